@@ -1,0 +1,385 @@
+"""The callback that says how hard, and which weights, at every step."""
+
+import contextlib
+import operator
+import warnings
+
+import keras
+import numpy as np
+
+from keras_swd import forecast
+from keras_swd.allocation import LAMP, Allocation
+from keras_swd.kernels import (
+    apply_masks,
+    check_finite,
+    check_kernels,
+    count_removals,
+    find_kernels,
+    share_masked,
+    share_of_norm,
+)
+from keras_swd.schedules import Exponential, Schedule, check_progress
+from keras_swd.selection import check_sparsity
+
+#: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
+FEW_UNITS = 10
+#: Share of the stable decay that the penalty may use; the data need the rest.
+SAFE_SHARE = 0.8
+
+
+class PruningScheduler(keras.callbacks.Callback):
+    """Prunes the kernels that carry a pruning regularizer, during `fit`.
+
+    Before every step it sets the strength along its schedule and the threshold
+    of each kernel to the score of the last unit that would go now. At the end
+    of the run it sets the selected units to exactly zero.
+
+    Strength is a function of progress,
+    `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
+    the weights, so a run resumed with `initial_epoch` or `BackupAndRestore`
+    continues as if never stopped.
+
+    At the end of each epoch it adds to `logs`:
+
+    - `sparsity`: share of the prunable weights that removal would zero now.
+    - `swd_strength`: strength of the selective decay.
+    - `swd_threshold`: largest threshold of all kernels.
+    - `swd_residual`: share of the squared norm of the prunable kernels that
+      selected units still hold.
+    - With `monitor_data`, each compiled metric with the selected units at
+      zero, as `accuracy_if_removed`.
+
+    `loss` and `val_loss` contain the penalty, which grows: let `EarlyStopping`,
+    `ReduceLROnPlateau` and `ModelCheckpoint` watch a metric. Place this
+    callback after those that restore weights.
+
+    In a loop of your own, call `set_model(model)`, `set_params({"epochs": ...,
+    "steps": ...})`, `on_train_begin()`, `on_epoch_begin(epoch)`,
+    `on_train_batch_begin(batch)`, `on_train_batch_end(batch)`,
+    `on_epoch_end(epoch, logs)` and `on_train_end()` as `fit` does, and add
+    `sum(model.losses)` to your loss.
+
+    Args:
+        sparsity: Float in [0, 1), the fraction of the prunable weights to
+            remove. Kernels whose regularizer has a target of its own do not
+            count. `None` if all have. Defaults to `None`.
+        schedule: A `Schedule`, the strength as a function of progress. Defaults
+            to `Exponential(0.1, 1e4, finish=0.8)`.
+        allocation: An `Allocation`, how kernels share the target. Defaults to
+            `LAMP()`.
+        total_steps: Integer, the number of steps of the whole run. Needed where
+            Keras cannot know it (data of unknown length without
+            `steps_per_epoch`), or if the run spans several `fit` calls.
+            Defaults to epochs times steps per epoch.
+        monitor_data: Data to evaluate on at the end of each epoch with the
+            selected units at zero: a tuple `(x, y)` or `(x, y, sample_weight)`,
+            or a data set. Defaults to `None`.
+        reallocations: Integer, how often in the run the allocation decides
+            anew how many units each kernel gives up; thresholds follow at
+            every step. `None` decides at every step too. Defaults to `100`.
+        remove_at: Float in (0, 1], the progress at which selected units become
+            zero. What is left of the run trains the others: zeros stay zero.
+            Defaults to `1.0`, the end.
+
+    Raises:
+        ValueError: If an argument is out of range; at the start of `fit`, if no
+            kernel is prunable, a granularity does not fit, a target is missing,
+            or the number of steps is unknown.
+
+    Example:
+
+    >>> swd = keras_swd.SelectiveWeightDecay()
+    >>> layer = keras.layers.Dense(5, kernel_regularizer=swd)
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
+    >>> model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 5))
+    >>> scheduler = PruningScheduler(sparsity=0.75)
+    >>> history = model.fit(x, y, epochs=9, verbose=0, callbacks=[scheduler])
+    >>> int(np.count_nonzero(layer.get_weights()[0]))
+    5
+
+    Reference:
+        Tessier et al. 2022, arXiv 2011.10520. Growth that ends before the run
+        does, and allocations other than the global ranking, are ours.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        schedule: Schedule | None = None,
+        allocation: Allocation | None = None,
+        total_steps: int | None = None,
+        monitor_data=None,
+        reallocations: int | None = 100,
+        remove_at: float = 1.0,
+    ):
+        super().__init__()
+        self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+        self.schedule = schedule or Exponential(0.1, 1e4, finish=0.8)
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(
+                "Argument `schedule` must be a keras_swd schedule, e.g. "
+                "keras_swd.Exponential(0.1, 1e4, finish=0.8). "
+                f"Received: schedule={schedule!r}."
+            )
+        self.allocation = allocation or LAMP()
+        if not isinstance(self.allocation, Allocation):
+            raise ValueError(
+                "Argument `allocation` must be a keras_swd allocation, e.g. "
+                f"keras_swd.LAMP(). Received: allocation={allocation!r}."
+            )
+        self.total_steps = _check_count("total_steps", total_steps)
+        self.monitor_data = monitor_data
+        self.reallocations = _check_count("reallocations", reallocations)
+        self.remove_at = check_progress("remove_at", remove_at)
+        if self.remove_at == 0.0:
+            raise ValueError(
+                "Argument `remove_at` must be greater than 0. To prune before "
+                f"training, use `remove`. Received: remove_at={remove_at}."
+            )
+
+    def on_train_begin(self, logs=None):
+        """Finds the kernels, checks all that can be checked, and attaches."""
+        self._kernels = find_kernels(self.model)
+        check_kernels(self._kernels, self.sparsity, self.model)
+        self._find_steps()
+        self._epoch = 0
+        self._done = 0.0
+        self._period = None
+        self._counts: list[int] = []
+        self._thresholds: list[float] = []
+        self._masks: list[np.ndarray] = []
+        self._warned: set[str] = set()
+        members: dict[int, list[int]] = {}
+        for i, kernel in enumerate(self._kernels):
+            members.setdefault(id(kernel.regularizer), []).append(i)
+        #: The regularizers, each with the places of its kernels.
+        self._groups = [
+            (self._kernels[places[0]].regularizer, places)
+            for places in members.values()
+        ]
+        changed = [
+            regularizer.attach([self._kernels[i].variable for i in places])
+            for regularizer, places in self._groups
+        ]
+        if any(changed) and getattr(self.model, "train_function", None):
+            # Steps compiled before do not see values created after.
+            self.model.make_train_function(force=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch, and warns of a step that would be unstable."""
+        self._epoch = epoch
+        last = (epoch + 1) * self._steps_per_epoch / self._total
+        self._warn_of_instability(self.schedule(min(last, 1.0)))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Sets the strength and the thresholds of the coming step."""
+        # On JAX, reading the model brings its variables up to date, and makes
+        # the coming step read what is assigned here.
+        self.model  # noqa: B018
+        progress = self._progress(batch)
+        if self._masks:
+            return
+        if progress >= self.remove_at:
+            self._remove()
+            return
+        first = not self._counts
+        self._select(progress)
+        self._strength = self.schedule(progress)
+        for regularizer, places in self._groups:
+            regularizer.controls.assign(
+                np.array(
+                    [self._strength, *(self._thresholds[i] for i in places)],
+                    "float32",
+                )
+            )
+        if first:
+            self._warn_of_forecast(progress)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Notes what is done; keeps removed units at zero."""
+        self._done = self._progress(batch + 1)
+        if self._masks:
+            self.model  # noqa: B018
+            for kernel, mask in zip(self._kernels, self._masks, strict=True):
+                kernel.variable.assign(kernel.values() * mask)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the state of pruning to `logs`."""
+        self.model  # noqa: B018
+        if not self._masks:
+            self._counts = self._count()
+        logs = {} if logs is None else logs
+        masks = self._masks or self._present_masks()
+        logs["sparsity"] = share_masked(masks)
+        logs["swd_strength"] = 0.0 if self._masks else self._strength
+        logs["swd_threshold"] = max(self._thresholds)
+        logs["swd_residual"] = share_of_norm(self._kernels, masks)
+        if self.monitor_data is not None:
+            logs.update(self._evaluate_if_removed(masks))
+
+    def on_train_end(self, logs=None):
+        """Removes the selected units, if the run was completed."""
+        self.model  # noqa: B018
+        if self._masks:
+            return
+        if self._done < 1.0 - 0.5 / self._total:
+            residual = share_of_norm(self._kernels, self._present_masks())
+            self._release()
+            warnings.warn(
+                f"The run ended at {self._done:.0%} of its schedule, so "
+                "nothing was removed; selected weights still hold "
+                f"{residual:.2g} of the squared norm. Train on with "
+                "`initial_epoch`, or call `keras_swd.remove(model, "
+                f"sparsity={self.sparsity})` and check the accuracy.",
+                stacklevel=2,
+            )
+            return
+        self._remove()
+
+    # Progress ---------------------------------------------------------------
+
+    def _find_steps(self) -> None:
+        """Finds the number of steps of an epoch and of the whole run."""
+        steps, epochs = self.params.get("steps"), self.params.get("epochs")
+        if self.total_steps is None and not (steps and epochs):
+            raise ValueError(
+                "The number of steps in an epoch is unknown, so progress "
+                "cannot be measured. Pass `total_steps` to PruningScheduler, "
+                "or `steps_per_epoch` to `fit`. "
+                f"Received: steps={steps}, epochs={epochs}."
+            )
+        self._total = self.total_steps or steps * epochs
+        self._steps_per_epoch = steps or self._total / epochs
+
+    def _progress(self, batch: int) -> float:
+        """Share of the run that is done before the given batch."""
+        step = self._epoch * self._steps_per_epoch + batch
+        return min(step / self._total, 1.0)
+
+    # Selection --------------------------------------------------------------
+
+    def _count(self) -> list[int]:
+        return count_removals(self._kernels, self.sparsity, self.allocation)
+
+    def _select(self, progress: float) -> None:
+        """Renews the counts where they are due, and all thresholds."""
+        period = int(progress * (self.reallocations or self._total))
+        if period != self._period:
+            self._period = period
+            self._counts = self._count()
+            self._warn_of_collapse()
+        self._thresholds = [
+            kernel.threshold(count)
+            for kernel, count in zip(self._kernels, self._counts, strict=True)
+        ]
+
+    def _present_masks(self) -> list[np.ndarray]:
+        return [
+            kernel.mask(count)
+            for kernel, count in zip(self._kernels, self._counts, strict=True)
+        ]
+
+    def _remove(self) -> None:
+        """Zeroes the selected units for good."""
+        check_finite(self._kernels)
+        self._counts = self._count()
+        self._masks = self._present_masks()
+        self._thresholds = [-1.0] * len(self._kernels)
+        self._release()
+        apply_masks(self._kernels, self._masks)
+
+    def _release(self) -> None:
+        """Leaves plain weight decay to what comes after this run."""
+        for regularizer, places in self._groups:
+            regularizer.controls.assign(
+                np.array([0.0] + [-1.0] * len(places), "float32")
+            )
+
+    def _evaluate_if_removed(self, masks) -> dict[str, float]:
+        """The compiled metrics with the selected units at zero for a moment."""
+        data = self.monitor_data
+        x, y, sample_weight = data, None, None
+        if isinstance(data, tuple):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        kept = [kernel.values().copy() for kernel in self._kernels]
+        apply_masks(self._kernels, masks)
+        try:
+            metrics = self.model.evaluate(
+                x, y, sample_weight=sample_weight, verbose=0, return_dict=True
+            )
+        finally:
+            for kernel, values in zip(self._kernels, kept, strict=True):
+                kernel.variable.assign(values)
+        return {f"{name}_if_removed": v for name, v in metrics.items()}
+
+    # Warnings ---------------------------------------------------------------
+
+    def _warn_once(self, subject: str, message: str) -> None:
+        if subject not in self._warned:
+            self._warned.add(subject)
+            warnings.warn(message, stacklevel=2)
+
+    def _warn_of_collapse(self) -> None:
+        """Warns of kernels that are about to lose nearly all their units."""
+        for kernel, count in zip(self._kernels, self._counts, strict=True):
+            units = kernel.unit_scores().size
+            kept = units - count
+            if kept < min(FEW_UNITS, units / 10):
+                self._warn_once(
+                    kernel.path,
+                    f"Kernel {kernel.path!r} is about to keep {kept} of its "
+                    f"{units} units, which may break the network. Use "
+                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
+                    "give its regularizer a `sparsity` of its own.",
+                )
+
+    def _warn_of_instability(self, strength: float) -> None:
+        """Warns if the decay of one step is too strong for the optimizer."""
+        optimizer = getattr(self.model, "optimizer", None)
+        limit = forecast.stable_decay(optimizer)
+        if limit is None or self._masks:
+            return
+        decay = max(r.decay(strength) for r, _ in self._groups)
+        decay *= float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        if decay > SAFE_SHARE * limit:
+            self._warn_once(
+                "stability",
+                f"Selected weights will decay by {decay:.2g} a step (learning "
+                "rate times strength times weight decay); from "
+                f"{limit:.2g} on this optimizer diverges. Lower the end of "
+                "the schedule or the learning rate.",
+            )
+
+    def _warn_of_forecast(self, progress: float) -> None:
+        """Warns if selected weights will not be near zero at the end."""
+        optimizer = getattr(self.model, "optimizer", None)
+        left = forecast.share_left(
+            optimizer,
+            lambda p: max(r.decay(self.schedule(p)) for r, _ in self._groups),
+            max(self._thresholds),
+            total_steps=self._total,
+            begin=progress,
+            end=self.remove_at,
+        )
+        if left is not None and left > forecast.ENOUGH:
+            self._warn_once(
+                "forecast",
+                f"A weight selected when the strength has grown will keep "
+                f"{left:.0%} of its value until removal, so removing it may "
+                "cost accuracy. Let growth `finish` earlier, raise the end of "
+                "the schedule, or let the learning rate fall later.",
+            )
+
+
+def _check_count(name: str, value) -> int | None:
+    """Returns `value` as a positive integer or None, or raises."""
+    if value is None:
+        return None
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) > 0:
+            return operator.index(value)
+    raise ValueError(
+        f"Argument `{name}` must be a positive integer or None. "
+        f"Received: {name}={value!r}."
+    )

@@ -1,0 +1,314 @@
+"""Which entries of a kernel go together: unit scores, and back to entries."""
+
+import operator
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+
+class Granularity:
+    """Cuts a kernel into units, the sets of entries that go together.
+
+    Subclasses implement `check(shape)`, `unit_scores(scores)` and
+    `expand(units, shape)`; both work on the tensors of any backend, inside and
+    outside compiled steps.
+    """
+
+    #: Share of units that this granularity always removes, or None.
+    fixed_sparsity: float | None = None
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises a `ValueError` if kernels of this shape cannot be cut."""
+
+    def unit_scores(self, scores):
+        """Returns one score per unit, a float tensor of shape `(units,)`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `unit_scores(scores)`."
+        )
+
+    def expand(self, units, shape: Sequence[int]):
+        """Returns one value per unit as one per entry of the kernel."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `expand(units, shape)`."
+        )
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        """Builds a granularity from what `get_config()` returned."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other) -> bool:
+        return (
+            type(self) is type(other)
+            and self.get_config() == other.get_config()
+        )
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class Unstructured(Granularity):
+    """Each entry of a kernel is a unit of its own.
+
+    Example:
+
+    >>> Unstructured().unit_scores(ops.ones((3, 3, 2, 5))).shape[0]
+    90
+    """
+
+    def unit_scores(self, scores):
+        """Flattens the scores.
+
+        Args:
+            scores: Float tensor of the kernel's shape.
+
+        Returns:
+            Float tensor of shape `(entries,)`, in C order.
+        """
+        return ops.reshape(scores, (-1,))
+
+    def expand(self, units, shape: Sequence[int]):
+        """Gives the units the kernel's shape back."""
+        return ops.reshape(units, tuple(shape))
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class Channel(Granularity):
+    """A unit is a slice of the kernel at one index of `axis`.
+
+    The score of a channel is the mean of its entries' scores, so that channels
+    of different sizes can be ranked together.
+
+    Args:
+        axis: Integer, the axis of the kernel that counts channels. The last
+            axis of a `Dense` or `Conv2D` kernel holds its filters. Defaults to
+            `-1`.
+
+    Raises:
+        ValueError: If `axis` is not an integer.
+
+    Example:
+
+    >>> Channel(axis=-1).unit_scores(ops.ones((3, 3, 2, 5))).shape[0]
+    5
+    """
+
+    def __init__(self, axis: int = -1):
+        try:
+            self.axis = operator.index(axis)
+        except TypeError:
+            raise ValueError(
+                "Argument `axis` must be an integer, the axis of the kernel "
+                f"that counts channels. Received: axis={axis!r}."
+            ) from None
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises a `ValueError` if the kernel has no such axis."""
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(
+                f"{self!r} needs a kernel that has axis {self.axis}. "
+                f"Received: a kernel of shape {tuple(shape)}."
+            )
+
+    def unit_scores(self, scores):
+        """Averages the scores of each channel.
+
+        Args:
+            scores: Float tensor of the kernel's shape.
+
+        Returns:
+            Float tensor of shape `(channels,)`.
+        """
+        axis = self.axis % len(scores.shape)
+        others = [a for a in range(len(scores.shape)) if a != axis]
+        return ops.mean(scores, axis=others) if others else scores
+
+    def expand(self, units, shape: Sequence[int]):
+        """Repeats each channel's value over its entries."""
+        along = [1] * len(shape)
+        along[self.axis] = shape[self.axis]
+        return ops.broadcast_to(ops.reshape(units, along), tuple(shape))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"axis": self.axis}
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class Block(Granularity):
+    """A unit is a rectangle of the kernel's last two axes.
+
+    In a `Dense` kernel these are the input and the output axis; a block of
+    `(4, 1)` is what sparse float kernels of LiteRT can use. The score of a
+    block is the mean of its entries' scores.
+
+    Args:
+        shape: Tuple of two positive integers, the block's extent along the
+            input and the output axis. Defaults to `(4, 1)`.
+
+    Raises:
+        ValueError: If `shape` is not a pair of positive integers.
+
+    Example:
+
+    >>> Block((4, 1)).unit_scores(ops.ones((8, 3))).shape[0]
+    6
+    """
+
+    def __init__(self, shape: Sequence[int] = (4, 1)):
+        try:
+            rows, columns = (operator.index(n) for n in shape)
+        except (TypeError, ValueError):
+            rows, columns = 0, 0
+        if rows < 1 or columns < 1:
+            raise ValueError(
+                "Argument `shape` must be a pair of positive integers, e.g. "
+                f"(4, 1). Received: shape={shape!r}."
+            )
+        self.shape = (rows, columns)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises a `ValueError` if blocks do not tile the kernel."""
+        rows, columns = self.shape
+        if len(shape) < 2 or shape[-2] % rows or shape[-1] % columns:
+            raise ValueError(
+                f"{self!r} needs a kernel whose last two axes are multiples "
+                f"of {self.shape}. Received: a kernel of shape {tuple(shape)}."
+            )
+
+    def _tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        rows, columns = self.shape
+        return (
+            *shape[:-2],
+            shape[-2] // rows,
+            rows,
+            shape[-1] // columns,
+            columns,
+        )
+
+    def unit_scores(self, scores):
+        """Averages the scores of each block.
+
+        Args:
+            scores: Float tensor of the kernel's shape.
+
+        Returns:
+            Float tensor of shape `(blocks,)`, in C order of the blocks.
+        """
+        tiled = ops.reshape(scores, self._tiled(scores.shape))
+        return ops.reshape(ops.mean(tiled, axis=(-3, -1)), (-1,))
+
+    def expand(self, units, shape: Sequence[int]):
+        """Repeats each block's value over its entries."""
+        tiled = self._tiled(shape)
+        corners = (*tiled[:-3], 1, tiled[-2], 1)
+        spread = ops.broadcast_to(ops.reshape(units, corners), tiled)
+        return ops.reshape(spread, tuple(shape))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"shape": self.shape}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        """Builds a granularity from what `get_config()` returned."""
+        return cls(shape=tuple(config["shape"]))
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class NM(Granularity):
+    """Of each `m` neighbours along an axis, `n` are kept: N:M sparsity.
+
+    A unit is an entry; its score is its rank among its `m` neighbours (0 for
+    the lowest, earlier entries first among equals), so the `m - n` lowest of
+    every group go, exactly. The sparsity is `1 - n / m`, whatever the
+    scheduler's target: a kernel cut so has a target of its own.
+
+    Args:
+        n: Positive integer, how many of each group are kept. Defaults to `2`.
+        m: Integer > `n`, the size of a group. Defaults to `4`.
+        axis: Integer, the axis of the kernel along which groups lie. Defaults
+            to `-2`, the input axis.
+
+    Raises:
+        ValueError: If not `0 < n < m`, or an argument is no integer.
+
+    Example:
+
+    >>> NM(2, 4, axis=0).unit_scores(ops.array([[4.0], [1.0], [3.0], [2.0]]))[0]
+    3.0
+
+    Reference:
+        Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021,
+        arXiv 2104.08378 (2:4).
+    """
+
+    def __init__(self, n: int = 2, m: int = 4, axis: int = -2):
+        try:
+            self.n, self.m, self.axis = map(operator.index, (n, m, axis))
+        except TypeError:
+            raise ValueError(
+                "Arguments `n`, `m` and `axis` must be integers. "
+                f"Received: n={n!r}, m={m!r}, axis={axis!r}."
+            ) from None
+        if not 0 < self.n < self.m:
+            raise ValueError(
+                "Argument `n`, how many of each `m` are kept, must lie "
+                f"between 0 and `m`. Received: n={n}, m={m}."
+            )
+
+    @property
+    def fixed_sparsity(self) -> float:  # type: ignore[override]
+        """Share of the entries that go."""
+        return (self.m - self.n) / self.m
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises a `ValueError` if groups do not tile the axis."""
+        exists = -len(shape) <= self.axis < len(shape)
+        if not exists or shape[self.axis] % self.m:
+            raise ValueError(
+                f"{self!r} needs a kernel whose axis {self.axis} is a "
+                f"multiple of {self.m}. Received: a kernel of shape "
+                f"{tuple(shape)}."
+            )
+
+    def unit_scores(self, scores):
+        """Ranks each entry among its neighbours.
+
+        Args:
+            scores: Float tensor of the kernel's shape.
+
+        Returns:
+            Float tensor of shape `(entries,)`: 0 to `m - 1`, in C order.
+        """
+        axis = self.axis % len(scores.shape)
+        moved = ops.moveaxis(scores, axis, -1)
+        groups = ops.reshape(moved, (-1, self.m))
+        mine, other = ops.expand_dims(groups, 2), ops.expand_dims(groups, 1)
+        place = ops.arange(self.m)
+        earlier = ops.expand_dims(place, 1) > ops.expand_dims(place, 0)
+        lower = ops.logical_or(
+            other < mine, ops.logical_and(other == mine, earlier)
+        )
+        ranks = ops.sum(ops.cast(lower, scores.dtype), axis=2)
+        ranks = ops.moveaxis(ops.reshape(ranks, moved.shape), -1, axis)
+        return ops.reshape(ranks, (-1,))
+
+    def expand(self, units, shape: Sequence[int]):
+        """Gives the units the kernel's shape back."""
+        return ops.reshape(units, tuple(shape))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"n": self.n, "m": self.m, "axis": self.axis}
+

@@ -1,0 +1,35 @@
+"""A value that callbacks change and compiled steps see."""
+
+import keras
+
+
+class Held(keras.random.SeedGenerator):
+    """A value that travels with a model's state but is not one of its weights.
+
+    Keras carries the state of seed generators through compiled steps on every
+    backend, and leaves it out of `model.weights` and of saved files. A Python
+    float would be frozen into the compiled step; a plain `keras.Variable`
+    would be frozen on JAX, or become a weight of the model.
+
+    Args:
+        value: Number or array-like of floats, the first value. Its shape is
+            the shape for good.
+        name: String, the name of the variable. Defaults to `"held"`.
+
+    Example:
+
+    >>> held = Held([0.0, 1.0])
+    >>> held.assign([2.0, 3.0])
+    >>> keras.ops.convert_to_numpy(held.state).tolist()
+    [2.0, 3.0]
+    """
+
+    def __init__(self, value, name="held"):
+        super().__init__(seed=0, name=name)
+        self.state = keras.Variable(
+            value, trainable=False, dtype="float32", name=name
+        )
+
+    def assign(self, value) -> None:
+        """Replaces the value; the next compiled step sees it."""
+        self.state.assign(value)

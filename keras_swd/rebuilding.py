@@ -1,0 +1,188 @@
+"""The same model again, with or without pruning regularizers."""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+import keras
+
+from keras_swd.regularizers.base import PruningRegularizer
+
+#: Arguments of Keras' layers that regularise a kernel.
+KERNEL_ARGUMENTS = (
+    "kernel_regularizer",
+    "depthwise_regularizer",
+    "pointwise_regularizer",
+    "recurrent_regularizer",
+)
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Returns the same model without any trace of this library.
+
+    The weights are kept bit for bit, and so is the compilation (the
+    optimizer's state is not). The result saves to files that load where
+    keras_swd is not installed.
+
+    Args:
+        model: A built `keras.Model`: Sequential, functional, or subclassed
+            with a working `get_config()`.
+
+    Returns:
+        A new `keras.Model`.
+
+    Raises:
+        ValueError: If the model is not built, or cannot be built again from
+            its configuration.
+
+    Example:
+
+    >>> swd = keras_swd.SelectiveWeightDecay()
+    >>> layer = keras.layers.Dense(5, kernel_regularizer=swd)
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
+    >>> strip(model).layers[0].kernel_regularizer is None
+    True
+    """
+    return _rebuild(model, _without_pruning, after=_detach)
+
+
+def with_regularizer(
+    model: keras.Model,
+    regularizer: PruningRegularizer,
+    exclude: Iterable[str | keras.layers.Layer] = (),
+) -> keras.Model:
+    """Returns the same model with its kernels regularised.
+
+    For existing and pretrained models. The weights are kept bit for bit, and
+    so is the compilation (the optimizer's state is not). Every layer gets an
+    equal regularizer of its own, in place of one that it may have had; biases,
+    normalizations and embeddings get none.
+
+    Args:
+        model: A built `keras.Model`, Sequential or functional, also nested. In
+            a subclassed model, pass the regularizer to its layers yourself.
+        regularizer: A pruning regularizer, e.g. `SelectiveWeightDecay()`.
+        exclude: Layers to leave alone, by name or the layer itself. A nested
+            model stands for all its layers. Defaults to `()`.
+
+    Returns:
+        A new `keras.Model`.
+
+    Raises:
+        ValueError: If the model is not built, `exclude` names no layer, or no
+            layer takes a regularizer.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    >>> model = with_regularizer(model, keras_swd.SelectiveWeightDecay())
+    >>> model.layers[0].kernel_regularizer.weight_decay
+    0.0005
+    """
+    if not isinstance(regularizer, PruningRegularizer):
+        raise ValueError(
+            "Argument `regularizer` must be a pruning regularizer, e.g. "
+            "keras_swd.SelectiveWeightDecay(). "
+            f"Received: regularizer={regularizer!r}."
+        )
+    excluded = {e if isinstance(e, str) else e.name for e in exclude}
+    config = keras.saving.serialize_keras_object(regularizer)
+    seen: set[str] = set()
+    changed: set[str] = set()
+
+    def edit(part):
+        if isinstance(part, (list, tuple)):
+            return type(part)(edit(p) for p in part)
+        if not isinstance(part, dict):
+            return part
+        name = part.get("name")
+        if isinstance(name, str):
+            seen.add(name)
+            if name in excluded:
+                return part
+        edited = {key: edit(value) for key, value in part.items()}
+        for argument in KERNEL_ARGUMENTS:
+            if argument in edited:
+                edited[argument] = config
+                changed.add(str(name))
+        return edited
+
+    twin = _rebuild(model, edit)
+    for name in sorted(excluded - seen):
+        close = difflib.get_close_matches(name, seen, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"Argument `exclude` names {name!r}, but model {model.name!r} has "
+            f"no such layer.{hint} Received: exclude={sorted(excluded)}."
+        )
+    if not changed:
+        raise ValueError(
+            f"No layer of model {model.name!r} takes a kernel regularizer "
+            "through its configuration. Pass `kernel_regularizer=` to the "
+            "layers in the model's code."
+        )
+    return twin
+
+
+def _without_pruning(part):
+    """Replaces the configuration of our regularizers by None, at any depth."""
+    if isinstance(part, (list, tuple)):
+        return type(part)(_without_pruning(p) for p in part)
+    if not isinstance(part, dict):
+        return part
+    if str(part.get("registered_name")).startswith("keras_swd>"):
+        return None
+    return {key: _without_pruning(value) for key, value in part.items()}
+
+
+def _detach(model: keras.Model) -> None:
+    """Takes our regularizers from layers that a model's own code made."""
+    for layer in _all_layers(model):
+        for name, value in list(vars(layer).items()):
+            if isinstance(value, PruningRegularizer):
+                setattr(layer, name, None)
+    for variable in model.variables:
+        if isinstance(variable.regularizer, PruningRegularizer):
+            variable.regularizer = None
+
+
+def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model and its layers at any depth."""
+    # Keras' public `layers` stops at the first level.
+    return list(model._flatten_layers())
+
+
+def _rebuild(
+    model: keras.Model,
+    edit: Callable,
+    after: Callable[[keras.Model], None] | None = None,
+) -> keras.Model:
+    """Builds a model again from its edited configuration, weights kept."""
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so it has no weights to keep. "
+            "Call it on data, or `model.build(input_shape)`, first."
+        )
+    classes = {type(layer) for layer in _all_layers(model)}
+    with keras.saving.custom_object_scope(
+        {cls.__name__: cls for cls in classes if not _is_ours(cls)}
+    ):
+        try:
+            twin = type(model).from_config(edit(model.get_config()))
+            if not twin.built:
+                twin.build_from_config(model.get_build_config())
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"Model {model.name!r} of class {type(model).__name__} cannot "
+                "be built again from its configuration. Give the class "
+                f"`get_config()` and `from_config()`. Cause: {error}"
+            ) from error
+        if after is not None:
+            after(twin)
+        if model.compiled and model.get_compile_config():
+            twin.compile_from_config(model.get_compile_config())
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith(("keras.", "keras_swd."))

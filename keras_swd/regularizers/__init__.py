@@ -1,0 +1,1 @@
+"""Regularizers: one file per method, one frame for all."""

@@ -1,0 +1,203 @@
+"""The frame of all methods that prune by regularization."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_swd.criteria import Magnitude
+from keras_swd.granularity import Granularity, Unstructured
+from keras_swd.held import Held
+from keras_swd.selection import check_sparsity
+
+
+class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
+    """How a kernel is penalised: the base of all pruning regularizers.
+
+    A subclass says what the penalty of a kernel is, in
+    `penalty(values, threshold)`; `PruningScheduler` says how hard
+    (`strength`) and which units (`threshold`) at every step. Both live in one
+    `Held` vector, `controls`: the strength first, then one threshold for each
+    kernel that this instance regularises. One instance may serve many layers.
+
+    It is a `Layer` too, because Keras carries state into compiled steps for
+    layers alone. It has no weights, and saves nothing.
+
+    Args:
+        sparsity: Float in [0, 1), the target of the kernels that hold this
+            instance. `None` leaves them to the scheduler's target, shared
+            with the other kernels that have none. Defaults to `None`.
+        granularity: A `Granularity`, which entries go together. Defaults to
+            `Unstructured()`.
+        criterion: What a weight is worth. Defaults to `Magnitude()`.
+
+    Raises:
+        ValueError: If `sparsity` lies outside [0, 1), or contradicts the
+            granularity's own.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        granularity: Granularity | None = None,
+        criterion=None,
+    ):
+        keras.layers.Layer.__init__(self)
+        self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+        self.granularity = granularity or Unstructured()
+        self.criterion = criterion or Magnitude()
+        if not isinstance(self.granularity, Granularity):
+            raise ValueError(
+                "Argument `granularity` must be a keras_swd granularity, e.g. "
+                "keras_swd.Channel(axis=-1). "
+                f"Received: granularity={granularity!r}."
+            )
+        fixed = self.granularity.fixed_sparsity
+        if fixed is not None:
+            if self.sparsity not in (None, fixed):
+                raise ValueError(
+                    f"Argument `sparsity` must be None or {fixed} with "
+                    f"granularity {self.granularity!r}, which fixes it. "
+                    f"Received: sparsity={sparsity}."
+                )
+            self.sparsity = fixed
+        self.controls = Held([0.0, -1.0], name="controls")
+        self.built = True
+
+    def __call__(self, values):
+        """Returns the penalty where no scheduler selects: `strength` is 0.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+
+        Returns:
+            Float scalar tensor.
+        """
+        return self.penalty(values, 0.0, -1.0)
+
+    def penalty(self, values, strength, threshold):
+        """Returns the penalty of one kernel.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+            strength: Float scalar, how hard selected units are penalised.
+            threshold: Float scalar; units that score at or below it are
+                selected.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`penalty(values, strength, threshold)`."
+        )
+
+    def decay(self, strength: float) -> float:
+        """Returns the penalty's gradient at a selected weight, over its value.
+
+        The scheduler forecasts from it how far selected weights will go.
+
+        Args:
+            strength: Float, how hard selected units are penalised.
+
+        Returns:
+            Float.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `decay(strength)`."
+        )
+
+    def selected(self, values, threshold):
+        """Marks the entries whose unit scores at or below `threshold`.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+            threshold: Float scalar.
+
+        Returns:
+            Boolean tensor of the kernel's shape.
+        """
+        scores = self.granularity.unit_scores(self.criterion(values))
+        return self.granularity.expand(scores <= threshold, values.shape)
+
+    def attach(self, kernels: Sequence[keras.Variable]) -> bool:
+        """Gives each kernel its own threshold among `controls`.
+
+        Args:
+            kernels: Variables whose `regularizer` is this instance (or a view
+                of it), in the order of their thresholds.
+
+        Returns:
+            Whether anything changed, so that steps compiled before must be
+            compiled again.
+        """
+        views = [k.regularizer for k in kernels]
+        if self.controls.state.shape[0] == len(kernels) + 1 and all(
+            isinstance(view, KernelView) and view.index == index
+            for index, view in enumerate(views, start=1)
+        ):
+            return False
+        self.controls = Held(
+            [0.0] + [-1.0] * len(kernels), name="controls"
+        )
+        for index, kernel in enumerate(kernels, start=1):
+            kernel.regularizer = KernelView(self, index)
+        return True
+
+    def save_own_variables(self, store) -> None:
+        """Saves nothing: progress and weights give the state again."""
+
+    def load_own_variables(self, store) -> None:
+        """Loads nothing."""
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "sparsity": self.sparsity,
+            "granularity": serialize(self.granularity),
+            "criterion": serialize(self.criterion),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict):
+        """Builds a regularizer from what `get_config()` returned."""
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        for part in ("granularity", "criterion"):
+            if isinstance(config.get(part), dict):
+                config[part] = deserialize(config[part])
+        return cls(**config)
+
+
+class KernelView(keras.regularizers.Regularizer):
+    """A pruning regularizer as one kernel sees it, with its own threshold.
+
+    A regularizer is called with a kernel's values and cannot tell which
+    kernel they belong to; the kernel's variable therefore holds this view.
+
+    Args:
+        instance: The `PruningRegularizer`.
+        index: Integer, the place of the kernel's threshold in `controls`.
+    """
+
+    def __init__(self, instance: PruningRegularizer, index: int):
+        self.instance = instance
+        self.index = index
+
+    def __call__(self, values):
+        """Returns the penalty of the kernel at the present controls."""
+        controls = ops.convert_to_tensor(self.instance.controls.state)
+        return self.instance.penalty(values, controls[0], controls[self.index])
+
+    def get_config(self) -> dict:
+        """Returns the instance's constructor arguments."""
+        return self.instance.get_config()
+
+
+def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:
+    """Returns the pruning regularizer that a variable carries, if any."""
+    regularizer = variable.regularizer
+    if isinstance(regularizer, KernelView):
+        return regularizer.instance
+    return regularizer if isinstance(regularizer, PruningRegularizer) else None

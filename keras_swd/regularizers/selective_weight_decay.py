@@ -1,0 +1,95 @@
+"""Selective Weight Decay."""
+
+import keras
+from keras import ops
+
+from keras_swd.granularity import Granularity
+from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.schedules import is_number
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class SelectiveWeightDecay(PruningRegularizer):
+    """Weight decay, and much more of it on the weights that are to go.
+
+    The penalty of a kernel `w` is
+
+    `weight_decay / 2 * (sum(w ** 2) + a * sum(w[S] ** 2))`
+
+    where `S` are the units that pruning would remove at this very step, the
+    lowest in magnitude, and the strength `a` grows during training. Both are
+    set by `PruningScheduler`; without one `a` is 0 and this is plain weight
+    decay, equal to `keras.regularizers.L2(weight_decay / 2)`. `S` is constant
+    under differentiation.
+
+    The decay is part of the loss. Do not also pass `weight_decay` to the
+    optimizer: the ordinary decay would count twice.
+
+    Args:
+        weight_decay: Float >= 0, the coefficient of ordinary weight decay,
+            `mu` in the paper. Defaults to `5e-4`.
+        sparsity: Float in [0, 1), a target for the kernels that hold this
+            instance alone. `None` leaves them to the scheduler's. Defaults to
+            `None`.
+        granularity: Which entries go together: `Unstructured()`, `Channel()`,
+            `Block()` or `NM()`. Defaults to `Unstructured()`.
+        criterion: What a weight is worth. Defaults to `Magnitude()`.
+
+    Raises:
+        ValueError: If `weight_decay` is negative or `sparsity` out of range.
+
+    Example:
+
+    >>> swd = SelectiveWeightDecay(weight_decay=0.01)
+    >>> float(swd(ops.array([3.0, 4.0])))
+    0.125
+
+    Reference:
+        Tessier et al., "Rethinking Weight Decay for Efficient Neural Network
+        Pruning", J. Imaging 8(3):64, 2022, arXiv 2011.10520.
+    """
+
+    def __init__(
+        self,
+        weight_decay: float = 5e-4,
+        sparsity: float | None = None,
+        granularity: Granularity | None = None,
+        criterion=None,
+    ):
+        super().__init__(sparsity, granularity, criterion)
+        if not is_number(weight_decay) or weight_decay < 0.0:
+            raise ValueError(
+                "Argument `weight_decay` must be a number, 0 or greater. "
+                f"Received: weight_decay={weight_decay!r}."
+            )
+        self.weight_decay = float(weight_decay)
+
+    def penalty(self, values, strength, threshold):
+        """Returns `weight_decay / 2 * (sum(w**2) + strength * sum(w[S]**2))`.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+            strength: Float scalar, `a`.
+            threshold: Float scalar; units that score at or below it are `S`.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        # In float32 whatever the policy: a * w**2 overflows float16.
+        w = ops.cast(values, "float32")
+        selected = ops.cast(self.selected(w, threshold), "float32")
+        # The penalty is <w, g> / 2, where g is its gradient. With g constant,
+        # <w, g> has that gradient, and half of it, constant, the right value.
+        g = ops.stop_gradient(
+            w * (self.weight_decay + self.weight_decay * strength * selected)
+        )
+        product = ops.sum(w * g)
+        return product - ops.stop_gradient(0.5 * product)
+
+    def decay(self, strength: float) -> float:
+        """Returns `weight_decay * (1 + strength)`."""
+        return self.weight_decay * (1.0 + strength)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"weight_decay": self.weight_decay, **super().get_config()}
