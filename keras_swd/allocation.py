@@ -6,17 +6,15 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_swd.configured import Configured
 from keras_swd.selection import kth_smallest, removed_count
 
 
-class Allocation:
+class Allocation(Configured):
     """Shares a target among kernels.
 
     Subclasses implement `counts(scores, shapes, sparsity)`.
     """
-
-    #: Whether the counts depend on the scores, and so change in training.
-    follows_scores = True
 
     def counts(
         self,
@@ -39,24 +37,6 @@ class Allocation:
             f"{type(self).__name__} must implement "
             "`counts(scores, shapes, sparsity)`."
         )
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments: there are none."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        """Builds an allocation from what `get_config()` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-    def __eq__(self, other) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -100,8 +80,6 @@ class Uniform(Allocation):
     >>> Uniform().counts(scores, [(2,), (4,)], 0.5)
     [1, 2]
     """
-
-    follows_scores = False
 
     def counts(self, scores, shapes, sparsity):
         """Returns how many units each kernel gives up."""
@@ -165,8 +143,6 @@ class ErdosRenyi(Allocation):
         section 3 (Erdős-Rényi-Kernel).
     """
 
-    follows_scores = False
-
     def counts(self, scores, shapes, sparsity):
         """Returns how many units each kernel gives up."""
         sizes = np.array([s.size for s in scores])
@@ -202,11 +178,9 @@ def _lowest_of_sorted(rising: Sequence[np.ndarray], total: int) -> list[int]:
     """How many of the `total` lowest values each sorted array holds."""
     if total == 0:
         return [0] * len(rising)
-    low, high = 0.0, max(float(r[-1]) for r in rising)
-    threshold = high
     # Scores are non-negative floats, whose bits order like integers: bisect.
-    first = np.float64(low).view("int64")
-    last = np.float64(high).view("int64")
+    first = np.int64(0)
+    last = np.float64(max(r[-1] for r in rising)).view("int64")
     while first < last:
         middle = (first + last) // 2
         threshold = np.int64(middle).view("float64")

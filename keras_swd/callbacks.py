@@ -93,8 +93,14 @@ class PruningScheduler(keras.callbacks.Callback):
     >>> model = keras.Sequential([keras.Input((4,)), layer])
     >>> model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse")
     >>> x, y = np.ones((8, 4)), np.ones((8, 5))
-    >>> scheduler = PruningScheduler(sparsity=0.75)
-    >>> history = model.fit(x, y, epochs=9, verbose=0, callbacks=[scheduler])
+    >>> history = model.fit(
+    ...     x,
+    ...     y,
+    ...     batch_size=1,
+    ...     epochs=40,
+    ...     verbose=0,
+    ...     callbacks=[PruningScheduler(sparsity=0.75)],
+    ... )
     >>> int(np.count_nonzero(layer.get_weights()[0]))
     5
 
@@ -338,7 +344,7 @@ class PruningScheduler(keras.callbacks.Callback):
         """Warns if the decay of one step is too strong for the optimizer."""
         optimizer = getattr(self.model, "optimizer", None)
         limit = forecast.stable_decay(optimizer)
-        if limit is None or self._masks:
+        if optimizer is None or limit is None or self._masks:
             return
         decay = max(r.decay(strength) for r, _ in self._groups)
         decay *= float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -2,9 +2,11 @@
 
 import keras
 
+from keras_swd.configured import Configured
+
 
 @keras.saving.register_keras_serializable("keras_swd")
-class Magnitude:
+class Magnitude(Configured):
     """Scores each weight by its absolute value.
 
     Example:
@@ -23,21 +25,3 @@ class Magnitude:
             Float array or tensor, as `values`, of the same shape.
         """
         return abs(values)
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments: there are none."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        """Builds a criterion from what `get_config()` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-    def __eq__(self, other) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))

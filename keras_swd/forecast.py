@@ -10,6 +10,8 @@ import numpy as np
 ENOUGH = 0.01
 #: Points at which learning rate and decay are read off their schedules.
 POINTS = 200
+#: Steps between two points that are followed one by one.
+LONGEST = 200
 
 
 def stable_decay(optimizer) -> float | None:
@@ -62,16 +64,17 @@ def share_left(
         optimizers that cannot be forecast.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    progress = np.linspace(begin, end, POINTS)
-    decays = np.array([decay(p) for p in progress])
-    rates = _learning_rates(optimizer, (progress - begin) * total_steps)
-    late = np.argmax(decays >= 0.1 * decays.max())
-    steps = (end - progress[late]) * total_steps / max(POINTS - late, 1)
-    path = list(zip(rates[late:], decays[late:], strict=True))
+    first, last = round(begin * total_steps), round(end * total_steps)
+    points = min(POINTS, last - first)
+    edges = np.linspace(first, last, points + 1).astype(int)
+    decays = np.array([decay(step / total_steps) for step in edges[:-1]])
+    late = int(np.argmax(decays >= 0.1 * decays.max(initial=0.0)))
+    rates = _learning_rates(optimizer, edges[late:-1] - first)
+    path = list(zip(rates, decays[late:], np.diff(edges)[late:], strict=True))
     if isinstance(optimizer, keras.optimizers.SGD):
-        return _sgd(path, steps, optimizer.momentum, optimizer.nesterov)
+        return _sgd(path, optimizer.momentum, optimizer.nesterov)
     if isinstance(optimizer, keras.optimizers.Adam):
-        return _adam(path, steps, magnitude)
+        return _adam(path, magnitude, optimizer)
     return None
 
 
@@ -82,36 +85,39 @@ def _learning_rates(optimizer, steps: np.ndarray) -> np.ndarray:
     to_float = keras.ops.convert_to_numpy
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         now = int(to_float(optimizer.iterations))
-        return np.array([float(to_float(schedule(now + int(s)))) for s in steps])
+        return np.array(
+            [float(to_float(schedule(now + int(s)))) for s in steps]
+        )
     present = getattr(optimizer, "learning_rate", 0.0)
     return np.full(steps.shape, float(to_float(present)))
 
 
-def _sgd(path, steps: float, momentum: float, nesterov: bool) -> float:
-    """Follows a weight and its velocity through `steps` steps per point."""
+def _sgd(path, momentum: float, nesterov: bool) -> float:
+    """Follows a weight and its velocity along the path."""
     m, state = momentum, np.array([1.0, 0.0])
-    for rate, decay in path:
+    for rate, decay, steps in path:
         q = rate * decay
         # velocity = m * velocity - q * weight, then the weight moves by it.
         step = np.array([[1.0 - q, m], [-q, m]])
         if nesterov:
             step[0] = [1.0 - q - m * q, m * m]
-        state = np.linalg.matrix_power(step, max(round(steps), 1)) @ state
+        state = np.linalg.matrix_power(step, steps) @ state
         if not np.isfinite(state).all():
             return math.inf
     return float(np.abs(state).max())
 
 
-def _adam(path, steps: float, magnitude: float) -> float:
+def _adam(path, magnitude: float, optimizer) -> float:
     """Follows a weight alone in Adam's update; its size in the last part."""
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-7
-    weight, mean, square, end = magnitude, 0.0, 0.0, []
-    for rate, decay in path:
+    weight, mean, square = magnitude, 0.0, 0.0
+    end: list[float] = []
+    for rate, decay, steps in path:
         end = []
-        for _ in range(min(max(round(steps), 1), 200)):
+        for _ in range(min(steps, LONGEST)):
             gradient = decay * weight
-            mean += (1.0 - beta1) * (gradient - mean)
-            square += (1.0 - beta2) * (gradient * gradient - square)
-            weight -= rate * mean / (math.sqrt(square) + epsilon)
+            mean += (1.0 - optimizer.beta_1) * (gradient - mean)
+            change = gradient * gradient - square
+            square += (1.0 - optimizer.beta_2) * change
+            weight -= rate * mean / (math.sqrt(square) + optimizer.epsilon)
             end.append(abs(weight))
     return max(end, default=0.0) / magnitude if magnitude > 0.0 else 0.0

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_swd.configured import Configured
 
-class Granularity:
+
+class Granularity(Configured):
     """Cuts a kernel into units, the sets of entries that go together.
 
     Subclasses implement `check(shape)`, `unit_scores(scores)` and
@@ -32,28 +34,6 @@ class Granularity:
         raise NotImplementedError(
             f"{type(self).__name__} must implement `expand(units, shape)`."
         )
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        """Builds a granularity from what `get_config()` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
-
-    def __eq__(self, other) -> bool:
-        return (
-            type(self) is type(other)
-            and self.get_config() == other.get_config()
-        )
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -245,8 +225,9 @@ class NM(Granularity):
 
     Example:
 
-    >>> NM(2, 4, axis=0).unit_scores(ops.array([[4.0], [1.0], [3.0], [2.0]]))[0]
-    3.0
+    >>> ranks = NM(2, 4, axis=0).unit_scores(ops.array([4.0, 1.0, 3.0, 2.0]))
+    >>> ops.convert_to_numpy(ranks).tolist()
+    [3.0, 0.0, 2.0, 1.0]
 
     Reference:
         Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021,
@@ -311,4 +292,3 @@ class NM(Granularity):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"n": self.n, "m": self.m, "axis": self.axis}
-

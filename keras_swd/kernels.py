@@ -162,9 +162,7 @@ def check_finite(kernels: Sequence[Kernel]) -> None:
             )
 
 
-def apply_masks(
-    kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
-) -> None:
+def apply_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
     """Sets the entries of each kernel to zero where its mask is False."""
     for kernel, mask in zip(kernels, masks, strict=True):
         kernel.variable.assign(np.where(mask, kernel.values(), 0.0))

@@ -13,6 +13,7 @@ from keras_swd.kernels import (
 )
 from keras_swd.selection import check_sparsity
 
+
 def remove(
     model: keras.Model,
     sparsity: float | None = None,

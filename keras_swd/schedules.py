@@ -4,8 +4,10 @@ import math
 
 import keras
 
+from keras_swd.configured import Configured
 
-class Schedule:
+
+class Schedule(Configured):
     """A number as a pure function of training progress.
 
     Progress is the share of the training that is done: 0 before the first
@@ -20,30 +22,6 @@ class Schedule:
         raise NotImplementedError(
             f"{type(self).__name__} must implement `__call__(progress)`."
         )
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `get_config()`."
-        )
-
-    @classmethod
-    def from_config(cls, config: dict):
-        """Builds a schedule from what `get_config()` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
-
-    def __eq__(self, other) -> bool:
-        return (
-            type(self) is type(other)
-            and self.get_config() == other.get_config()
-        )
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 @keras.saving.register_keras_serializable("keras_swd")

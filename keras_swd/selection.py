@@ -72,8 +72,9 @@ def kth_smallest(
     2.0
     """
     if values.size > SMALL:
-        low, high = _bracket(np.sort(key(values[:: values.size // SAMPLE])),
-                             k / values.size)
+        low, high = _bracket(
+            np.sort(key(values[:: values.size // SAMPLE])), k / values.size
+        )
         below, inside = _count_and_gather(values, low, high, key)
         if below < k <= below + inside.size:
             return np.partition(inside, k - below - 1)[k - below - 1]
@@ -97,7 +98,7 @@ def _count_and_gather(values, low, high, key) -> tuple[int, np.ndarray]:
     for start in range(0, values.size, CHUNK):
         keys = key(values[start : start + CHUNK])
         under = keys < low
-        below += np.count_nonzero(under)
+        below += int(np.count_nonzero(under))
         inside.append(keys[(keys <= high) ^ under])
     return below, np.concatenate(inside)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,14 @@ import numpy as np
 from keras_swd.export import signature
 from keras_swd.export.flatbuffer import operator_counts, stored_tensors
 from keras_swd.export.float32 import in_float32
-from keras_swd.export.quiet import quiet
-from keras_swd.export.records import ExportError, OutputCheck, TFLiteCheck
+from keras_swd.export.interpreter import TFLiteFile
+from keras_swd.export.records import (
+    ExportError,
+    OutputCheck,
+    TFLiteCheck,
+    brief,
+)
+from keras_swd.export.samples import sample_arrays
 
 # Rounding of float32 gives 1e-7 to 1e-5 of the largest output, depending on
 # depth; weights stored in 16 bits, or read wrongly, 1e-3 and more.
@@ -66,17 +72,34 @@ def check_tflite(
     >>> check.operators
     {'FULLY_CONNECTED': 1}
     """
-    signature.check_built(model)
     check_tolerance(tolerance)
     if not Path(path).is_file():
         raise ValueError(
             "Argument `path` must be an existing TFLite file. "
             f"Received: path={str(path)!r}."
         )
-    structure = signature.input_structure(model, check_with)
-    arrays = signature.sample_arrays(structure, check_with)
-    twin = in_float32(model, structure, arrays)
+    twin, structure, arrays = prepare(model, check_with)
     return compare(Path(path), twin, structure, arrays, tolerance)
+
+
+def prepare(
+    model: keras.Model, check_with: Any
+) -> tuple[keras.Model, Any, list[np.ndarray]]:
+    """Brings a model and its samples into the form that is compared.
+
+    Args:
+        model: The argument `model` of a public function.
+        check_with: The argument `check_with` of a public function.
+
+    Returns:
+        Tuple of the model in float32, the nested structure of its inputs, and
+        one array of samples per input.
+    """
+    signature.check_model(model)
+    structure = signature.input_structure(model, check_with)
+    arrays = sample_arrays(structure, check_with)
+    signature.check_call(model, structure, arrays)
+    return in_float32(model, structure, arrays), structure, arrays
 
 
 def check_tolerance(tolerance: float) -> None:
@@ -112,8 +135,8 @@ def compare(
     Raises:
         ExportError: If the file does not work.
     """
-    runs = [_Run(path, structure, delegates) for delegates in (True, False)]
-    batch_size = runs[0].batch_size
+    files = [TFLiteFile(path, structure, flag) for flag in (True, False)]
+    batch_size = files[0].batch_size
     # A file for any batch size is run as it is allocated when nobody resizes
     # it, with one sample, and resized. One that cannot be resized counts.
     sizes = [BATCH, 1] if batch_size is None else [batch_size]
@@ -123,11 +146,15 @@ def compare(
         names = predicted[0][0]
         expected = [outputs for _, outputs in predicted]
         try:
-            received = [run(chunks, names) for run in runs]
+            received = [file.run(chunks, names) for file in files]
             break
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, ExportError) or size == sizes[-1]:
-                raise ExportError(f"The file does not run: {error}") from error
+            if isinstance(error, ExportError):
+                raise
+            if size == sizes[-1]:
+                raise ExportError(
+                    f"The file does not run: {brief(error)}"
+                ) from error
     outputs = tuple(
         _worst(
             [
@@ -164,7 +191,7 @@ def compare(
         ),
         top1_agreement=min(agreements) if agreements else None,
         outputs=outputs,
-        inputs=tuple(runs[0].input_names),
+        inputs=tuple(files[0].input_names),
         batch_size=batch_size,
         batch_resizes=batch_size is None and size == BATCH,
         weights=sum(tensor.size for tensor in weights),
@@ -181,107 +208,6 @@ def compare(
 def gzip_size(content: bytes) -> int:
     """Number of bytes after gzip at its usual level."""
     return len(gzip.compress(content, compresslevel=6, mtime=0))
-
-
-class _Run:
-    """A file in an interpreter, ready to be run on chunks of samples."""
-
-    def __init__(self, path: Path, structure: Any, delegates: bool):
-        try:
-            from ai_edge_litert import interpreter as litert
-        except ImportError as error:
-            raise ImportError(
-                "Checking a TFLite file needs LiteRT: "
-                "pip install 'keras_swd[tflite]'."
-            ) from error
-        resolver = (
-            litert.OpResolverType.AUTO
-            if delegates
-            else litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        )
-        self._label = "with" if delegates else "without"
-        # The bytes, not the path: a file that is mapped into memory cannot be
-        # renamed on every system.
-        try:
-            with quiet():
-                self._interpreter = litert.Interpreter(
-                    model_content=path.read_bytes(),
-                    experimental_op_resolver_type=resolver,
-                )
-                self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(
-                f"The file does not load {self._label} default delegates: "
-                f"{error}"
-            ) from error
-        signatures = self._interpreter.get_signature_list()
-        if len(signatures) != 1:
-            raise ExportError(
-                "A file must have one signature, by whose names inputs and "
-                f"outputs are found. This one has {len(signatures)}: "
-                f"{sorted(signatures)}. Write it with `to_tflite`."
-            )
-        self._runner = self._interpreter.get_signature_runner()
-        details = self._runner.get_input_details()
-        inputs = keras.tree.flatten(structure)
-        self.input_names = _match(
-            list(details),
-            [
-                [spec.name for spec in inputs],
-                [spec.key for spec in inputs],
-                # The names that TensorFlow gives to arguments without one.
-                ["args_0", *(f"args_0_{i}" for i in range(1, len(inputs)))],
-            ],
-            "inputs",
-        )
-        shapes = []
-        for spec, name in zip(inputs, self.input_names, strict=True):
-            shape = details[name]["shape_signature"].tolist()
-            dtype = np.dtype(details[name]["dtype"]).name
-            shapes.append(shape)
-            if dtype != spec.dtype or not _fits(spec.shape, shape):
-                raise ExportError(
-                    f"Input `{name}` of the file takes {dtype} of shape "
-                    f"{shape}, the model's takes {spec.dtype} of shape "
-                    f"{spec.shape}."
-                )
-        fixed = {shape[0] for shape in shapes if shape and shape[0] != -1}
-        self.batch_size = fixed.pop() if fixed else None
-
-    def __call__(
-        self, chunks: Sequence[list[np.ndarray]], names: list[str]
-    ) -> list[list[np.ndarray]]:
-        found = list(self._runner.get_output_details())
-        counted = [f"output_{index}" for index in range(len(names))]
-        order = _match(found, [names, counted], "outputs")
-        results = []
-        for chunk in chunks:
-            feeds = dict(zip(self.input_names, chunk, strict=True))
-            with quiet():
-                outputs = self._runner(**feeds)
-            results.append([outputs[name] for name in order])
-        return results
-
-
-def _match(found: list[str], candidates: list[list[str]], what: str) -> list:
-    for names in candidates:
-        if sorted(names) == sorted(found):
-            return names
-    if len(found) == len(candidates[0]) == 1:
-        return found
-    raise ExportError(
-        f"The {what} of the file cannot be told apart: its signature names "
-        f"them {sorted(found)}, the model {candidates[0]}. Write it with "
-        "`to_tflite`."
-    )
-
-
-def _fits(expected: tuple[int | None, ...], shape: list[int]) -> bool:
-    # The batch axis may be fixed in the file, whatever it is in Keras.
-    return len(expected) == len(shape) and all(
-        given == -1 or size is None or size == given
-        for size, given in zip(expected[1:], shape[1:], strict=True)
-    )
 
 
 def _chunks(
@@ -332,8 +258,10 @@ def _compare_output(
         # Equal infinities agree.
         distance = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
     absolute = float(np.max(distance, initial=0.0))
-    scale = np.max(np.abs(ours), initial=0.0, where=np.isfinite(ours))
-    relative = float(absolute / scale) if scale else math.inf * (absolute > 0)
+    scale = float(np.max(np.abs(ours), initial=0.0, where=np.isfinite(ours)))
+    relative = absolute
+    if absolute:
+        relative = absolute / scale if scale else math.inf
     if not relative <= tolerance:
         raise ExportError(
             f"Output `{name}` of the file differs from Keras by "

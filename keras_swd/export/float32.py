@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_swd.export import signature
-from keras_swd.export.records import ExportError
+from keras_swd.export.records import ExportError, brief
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 # Shortened mantissas change the outputs; a clone that lost an argument of its
@@ -37,7 +37,7 @@ def in_float32(
     Raises:
         ExportError: If the model is quantized, or cannot be rebuilt.
     """
-    policies = [layer.dtype_policy for layer in _layers(model)]
+    policies = [layer.dtype_policy for layer in signature.all_layers(model)]
     for policy in policies:
         if policy.quantization_mode is not None:
             raise ExportError(
@@ -64,7 +64,7 @@ def in_float32(
         twin.set_weights(model.get_weights())
     except Exception as error:
         raise ExportError(
-            f"The model could not be rebuilt in float32: {error}{remedy}"
+            f"The model could not be rebuilt in float32: {brief(error)}{remedy}"
         ) from error
     _, before = signature.predict(model, structure, arrays)
     _, after = signature.predict(twin, structure, arrays)
@@ -80,7 +80,10 @@ def in_float32(
 
 def _rebuild(model: keras.Model) -> keras.Model:
     config = _with_float32(keras.saving.serialize_keras_object(model))
-    classes = {type(layer).__name__: type(layer) for layer in _layers(model)}
+    classes = {
+        type(layer).__name__: type(layer)
+        for layer in signature.all_layers(model)
+    }
     # Layers that a subclassed model makes itself follow the global policy.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
@@ -124,9 +127,3 @@ def _difference(before: np.ndarray, after: np.ndarray) -> float:
     scale = np.max(np.abs(before), initial=0.0, where=known)
     difference = np.max(np.abs(after - before), initial=0.0, where=known)
     return float(difference / scale) if scale else float(difference)
-
-
-def _layers(model: keras.Model) -> list[keras.Layer]:
-    # The public `layers` stops at layers that are no models and yet hold
-    # others: wrappers, attention, recurrent cells.
-    return list(model._flatten_layers())

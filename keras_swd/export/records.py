@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 
@@ -71,8 +72,9 @@ class TFLiteCheck:
     """A TFLite file that agreed with a Keras model, and what it holds.
 
     "Weights" are, in the file and in the model alike, float tensors with two
-    axes or more: kernels and embeddings, no biases. A kernel that the model
-    uses in two ways can stand twice in the file.
+    axes or more: kernels and embeddings, no biases. The two counts of weights
+    can differ: a kernel that the model uses in two ways may stand twice in the
+    file, and constants (the first state of a recurrent layer) count there.
 
     Args:
         path: String: the file.
@@ -201,6 +203,13 @@ class TFLiteReport(TFLiteCheck):
             verdict = variant.refused or "written"
             rows.append((variant.name, f"{size}: {verdict}"))
         return rows
+
+
+def brief(error: Exception) -> str:
+    """The first words of an exception whose text may fill pages."""
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    words = " ".join(plain.split())
+    return words if len(words) <= 300 else f"{words[:300]} ..."
 
 
 def _size(size: int | None, gzip_size: int | None) -> str:

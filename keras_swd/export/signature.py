@@ -1,4 +1,4 @@
-"""What a model takes and gives: names, shapes, types, and sample inputs."""
+"""What a model takes and gives: names, shapes, types."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-RANDOM_SAMPLES = 8
-# Any size will do that is large enough for a few strided convolutions.
-UNKNOWN_SIZE = 32
+from keras_swd.export.records import brief
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +30,15 @@ class ModelInput:
     dtype: str
 
 
-def check_built(model: Any) -> None:
-    """Refuses what is not a built Keras 3 model.
+def check_model(model: Any) -> None:
+    """Refuses what is not a built Keras 3 model, or keeps state.
 
     Args:
         model: The argument `model` of a public function.
 
     Raises:
         TypeError: If it is not a `keras.Model`.
-        ValueError: If it is not built.
+        ValueError: If it is not built, or has a stateful recurrent layer.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -53,6 +51,20 @@ def check_built(model: Any) -> None:
             "input are not known yet. Call it once on data, or call "
             f"`model.build(input_shape)`. Received: model={model}."
         )
+    for layer in all_layers(model):
+        if getattr(layer, "stateful", False):
+            raise ValueError(
+                "Argument `model` must give the same outputs in each call: "
+                "build it with `stateful=False`. Received: a model with the "
+                f"stateful layer {layer.name!r}."
+            )
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Lists a model and all layers in it, at any depth."""
+    # The public `layers` stops at layers that are no models and yet hold
+    # others: wrappers, attention, recurrent cells.
+    return list(model._flatten_layers())
 
 
 def input_structure(model: keras.Model, check_with: Any = None) -> Any:
@@ -81,7 +93,7 @@ def input_structure(model: keras.Model, check_with: Any = None) -> Any:
             for path, tensor in keras.tree.flatten_with_path(structure)
         ]
     elif check_with is not None:
-        structure = keras.tree.map_structure(_to_numpy, check_with)
+        structure = keras.tree.map_structure(to_numpy, check_with)
         drafts = [
             (_path_name(path), (None, *array.shape[1:]), _plain_type(array))
             for path, array in keras.tree.flatten_with_path(structure)
@@ -109,55 +121,39 @@ def input_structure(model: keras.Model, check_with: Any = None) -> Any:
     return keras.tree.pack_sequence_as(structure, leaves)
 
 
-def sample_arrays(structure: Any, check_with: Any = None) -> list[np.ndarray]:
-    """Brings samples into the order of a model's inputs, or makes some.
-
-    Random samples are normal for floats, 0 or 1 for integers (so that they
-    are valid indices of any embedding), the same ones in each call.
+def check_call(
+    model: keras.Model, structure: Any, arrays: list[np.ndarray]
+) -> None:
+    """Refuses a model that cannot be called, or is built by the call.
 
     Args:
+        model: Keras model whose `built` is true.
         structure: Nested structure of `ModelInput`.
-        check_with: Array, or list, tuple or dictionary of arrays, or `None`.
-
-    Returns:
-        List of arrays, one per input, flat, with the types the model takes.
+        arrays: List of sample arrays, one per input.
 
     Raises:
-        ValueError: If `check_with` does not fit the inputs.
+        ValueError: If the model does not take the samples, or if layers in it
+            had no weights yet (Keras calls a subclassed model built that has
+            no `build` of its own).
     """
-    inputs = keras.tree.flatten(structure)
-    for spec in inputs:
-        if spec.dtype == "string":
-            raise ValueError(
-                "Argument `model` must take numbers. "
-                f"Received: input `{spec.key}` of dtype string."
-            )
-    if check_with is None:
-        generator = np.random.default_rng(0)
-        return [_random_array(spec, generator) for spec in inputs]
-
-    arrays = [_to_numpy(x) for x in _in_order(structure, check_with)]
-    for spec, array in zip(inputs, arrays, strict=True):
-        expected = spec.shape[1:]
-        fits = array.ndim == len(spec.shape) and all(
-            size is None or size == given
-            for size, given in zip(expected, array.shape[1:], strict=True)
-        )
-        if not fits or not len(array):
-            raise ValueError(
-                f"Argument `check_with` must hold at least one sample of shape "
-                f"{expected} for input `{spec.key}`. Received: an array of "
-                f"shape {array.shape}."
-            )
-    if len({len(array) for array in arrays}) > 1:
+    weights = len(model.weights)
+    batch = next(spec.shape[0] for spec in keras.tree.flatten(structure)) or 1
+    places = np.arange(batch) % len(arrays[0])
+    try:
+        predict(model, structure, [array[places] for array in arrays])
+    except Exception as error:
         raise ValueError(
-            "Argument `check_with` must hold as many samples for each input. "
-            f"Received: {[len(array) for array in arrays]} samples."
+            "Argument `check_with` must hold inputs that the model takes. "
+            "Received: inputs of shapes "
+            f"{[array.shape for array in arrays]} (random ones, if "
+            f"`check_with` is None), on which the model fails: {brief(error)}"
+        ) from error
+    if len(model.weights) != weights:
+        raise ValueError(
+            "Argument `model` must be built: layers in it had no weights yet, "
+            "and have random ones now. Call the model once on data before "
+            f"its weights are loaded or trained. Received: model={model}."
         )
-    return [
-        array.astype(spec.dtype)
-        for spec, array in zip(inputs, arrays, strict=True)
-    ]
 
 
 def predict(
@@ -180,7 +176,7 @@ def predict(
             names, outputs = call(model, structure, arrays)
     else:
         names, outputs = call(model, structure, arrays)
-    return names, [_to_numpy(output) for output in outputs]
+    return names, [to_numpy(output) for output in outputs]
 
 
 def call(
@@ -234,52 +230,8 @@ def signature_names(keys: Iterable[str], prefix: str) -> list[str]:
     return names
 
 
-def _in_order(structure: Any, check_with: Any) -> list[Any]:
-    inputs = keras.tree.flatten(structure)
-    if isinstance(check_with, dict):
-        by_key = {spec.key: spec for spec in inputs}
-        if set(check_with) == set(by_key):
-            return [check_with[spec.key] for spec in inputs]
-    elif not isinstance(check_with, (list, tuple)):
-        if len(inputs) == 1:
-            return [check_with]
-    elif not isinstance(structure, dict):
-        # A list has no order that fits a dictionary, except by guessing.
-        values = keras.tree.flatten(check_with)
-        if len(values) == len(inputs):
-            return values
-    if _same_structure(structure, check_with):
-        return keras.tree.flatten(check_with)
-    described = [f"`{spec.key}` {spec.shape}" for spec in inputs]
-    kind = "a dictionary of arrays" if len(inputs) > 1 else "an array"
-    raise ValueError(
-        f"Argument `check_with` must be {kind} for the inputs "
-        f"{', '.join(described)}. Received: check_with of type "
-        f"{type(check_with).__name__} with "
-        f"{len(keras.tree.flatten(check_with))} values."
-    )
-
-
-def _same_structure(structure: Any, other: Any) -> bool:
-    try:
-        keras.tree.assert_same_structure(structure, other)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _random_array(
-    spec: ModelInput, generator: np.random.Generator
-) -> np.ndarray:
-    sizes = [UNKNOWN_SIZE if size is None else size for size in spec.shape[1:]]
-    shape = (RANDOM_SAMPLES, *sizes)
-    if "float" in spec.dtype:
-        return generator.standard_normal(shape).astype(spec.dtype)
-    high = 256 if spec.dtype == "uint8" else 2
-    return generator.integers(0, high, shape).astype(spec.dtype)
-
-
-def _to_numpy(value: Any) -> np.ndarray:
+def to_numpy(value: Any) -> np.ndarray:
+    """Copies a tensor of any backend, or array-like, to NumPy."""
     return np.asarray(keras.ops.convert_to_numpy(value))
 
 

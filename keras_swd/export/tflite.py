@@ -21,14 +21,15 @@ from keras_swd.export.agreement import (
     check_tolerance,
     compare,
     gzip_size,
+    prepare,
 )
-from keras_swd.export.float32 import in_float32
 from keras_swd.export.quiet import quiet
 from keras_swd.export.records import (
     ExportError,
     TFLiteCheck,
     TFLiteReport,
     TFLiteVariant,
+    brief,
 )
 
 
@@ -97,11 +98,8 @@ def to_tflite(
             f"Received: sparse={sparse!r}."
         )
     check_tolerance(tolerance)
-    signature.check_built(model)
     _check_backend()
-    structure = signature.input_structure(model, check_with)
-    arrays = signature.sample_arrays(structure, check_with)
-    twin = in_float32(model, structure, arrays)
+    twin, structure, arrays = prepare(model, check_with)
 
     wanted = [False, True] if sparse == "auto" else [bool(sparse)]
     files = _convert(twin, structure, wanted)
@@ -161,10 +159,11 @@ def _write_smallest(
             os.replace(temporary, target)
             chosen = candidate.sparse
     if check is None:
-        reasons = [f"{v.name}: {v.refused}" for v in variants.values()]
-        raise ExportError(
-            f"No file was written. {' '.join(reasons)}", difference
-        )
+        reasons: dict[str | None, list[str]] = {}
+        for variant in variants.values():
+            reasons.setdefault(variant.refused, []).append(variant.name)
+        told = [f"{'/'.join(n)}: {reason}" for reason, n in reasons.items()]
+        raise ExportError(f"No file was written. {' '.join(told)}", difference)
     known = {
         field.name: getattr(check, field.name)
         for field in dataclasses.fields(check)
@@ -285,9 +284,7 @@ def _reason(error: Exception) -> str:
             "TensorFlow Lite has no built-in operator for "
             f"{', '.join(sorted(missing))}. Replace the layers that use it."
         )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = lines[0] if lines else ""
-    return f"Conversion failed: {type(error).__name__}: {first[:300]}"
+    return f"Conversion failed: {type(error).__name__}: {brief(error)}"
 
 
 def _check_path(path: str | os.PathLike[str]) -> Path:

@@ -137,9 +137,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             for index, view in enumerate(views, start=1)
         ):
             return False
-        self.controls = Held(
-            [0.0] + [-1.0] * len(kernels), name="controls"
-        )
+        self.controls = Held([0.0] + [-1.0] * len(kernels), name="controls")
         for index, kernel in enumerate(kernels, start=1):
             kernel.regularizer = KernelView(self, index)
         return True

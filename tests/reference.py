@@ -1,0 +1,81 @@
+"""Float64 NumPy versions of the formulas, slow and obvious."""
+
+import math
+
+import numpy as np
+
+
+def lowest(arrays, count):
+    """Indices `(array, flat index)` of the lowest magnitudes, ties in order."""
+    ranked = sorted(
+        (abs(float(v)), i, j)
+        for i, array in enumerate(arrays)
+        for j, v in enumerate(np.ravel(array))
+    )
+    return {(i, j) for _, i, j in ranked[:count]}
+
+
+def swd_penalty(kernel, weight_decay, strength, threshold):
+    """Value and gradient of the penalty, one weight at a time."""
+    value, gradient = 0.0, np.zeros(np.shape(kernel))
+    for index, w in np.ndenumerate(np.asarray(kernel, "float64")):
+        factor = 1.0 + (strength if abs(w) <= threshold else 0.0)
+        value += 0.5 * weight_decay * factor * w * w
+        gradient[index] = weight_decay * factor * w
+    return value, gradient
+
+
+def exponential(progress, start, end, finish):
+    """The paper's growth of `a`, ended at `finish`."""
+    return start * (end / start) ** min(progress / finish, 1.0)
+
+
+def train_linear_network(
+    kernels,
+    x,
+    y,
+    sparsity,
+    weight_decay,
+    schedule,
+    steps,
+    learning_rate,
+    momentum,
+):
+    """SWD on `y = x @ w1 @ w2`, mean squared error, as the paper has it.
+
+    Returns the kernels after every step, and the thresholds before them.
+    """
+    w1, w2 = (np.array(k, "float64") for k in kernels)
+    v1, v2 = np.zeros_like(w1), np.zeros_like(w2)
+    count = round(sparsity * (w1.size + w2.size))
+    history, thresholds = [], []
+    for step in range(steps):
+        pool = np.sort(np.abs(np.concatenate([w1.ravel(), w2.ravel()])))
+        threshold = pool[count - 1] if count else -1.0
+        a = schedule(step / steps)
+        error = x @ w1 @ w2 - y
+        d = 2.0 * error / error.size
+        g2 = (x @ w1).T @ d + swd_penalty(w2, weight_decay, a, threshold)[1]
+        g1 = x.T @ d @ w2.T + swd_penalty(w1, weight_decay, a, threshold)[1]
+        v1 = momentum * v1 - learning_rate * g1
+        v2 = momentum * v2 - learning_rate * g2
+        w1, w2 = w1 + v1, w2 + v2
+        history.append((w1, w2))
+        thresholds.append(threshold)
+    return history, thresholds
+
+
+def lamp_counts(scores, count):
+    """How many of the `count` lowest LAMP scores each kernel holds."""
+    ranked = []
+    for i, units in enumerate(scores):
+        order = sorted(range(len(units)), key=lambda j: (units[j], j))
+        for place, j in enumerate(order):
+            left = math.fsum(float(units[u]) ** 2 for u in order[place:])
+            square = float(units[j]) ** 2
+            ranked.append((square / left if square else 0.0, i))
+    ranked.sort()
+    counts = [0] * len(scores)
+    for _, i in ranked[:count]:
+        counts[i] += 1
+    return counts

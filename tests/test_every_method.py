@@ -1,0 +1,154 @@
+"""The contracts that every pruning regularizer keeps."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_swd import (
+    NM,
+    Block,
+    Channel,
+    Exponential,
+    PruningScheduler,
+    SelectiveWeightDecay,
+    strip,
+)
+
+METHODS = {
+    "swd": lambda: SelectiveWeightDecay(1e-3),
+    "swd, own target": lambda: SelectiveWeightDecay(1e-3, sparsity=0.5),
+    "swd, channels": lambda: SelectiveWeightDecay(1e-3, granularity=Channel()),
+    "swd, blocks": lambda: SelectiveWeightDecay(
+        1e-3, granularity=Block((4, 1))
+    ),
+    "swd, 2:4": lambda: SelectiveWeightDecay(1e-3, granularity=NM(2, 4)),
+}
+
+
+@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+def method(request):
+    return request.param()
+
+
+@pytest.fixture
+def data():
+    x = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
+    return x, x[:, :1] - x[:, 1:2]
+
+
+def network(regularizer, dtype=None):
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(
+                12,
+                activation="relu",
+                kernel_regularizer=regularizer,
+                dtype=dtype,
+                name="pruned",
+            ),
+            keras.layers.Dense(1, dtype=dtype, name="head"),
+        ]
+    )
+
+
+def test_config_survives_a_round_trip(method):
+    config = keras.saving.serialize_keras_object(method)
+    copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    assert copy.get_config() == method.get_config()
+    assert type(copy) is type(method)
+
+
+def test_a_zero_kernel_has_no_penalty(method):
+    zeros = ops.zeros((8, 12))
+    assert float(method(zeros)) == 0.0
+    assert float(method.penalty(zeros, 1e4, 1.0)) == 0.0
+
+
+def test_nothing_is_selected_before_a_scheduler_comes(method):
+    values = np.random.default_rng(0).standard_normal((8, 12))
+    tensor = ops.convert_to_tensor(values.astype("float32"))
+    assert not ops.convert_to_numpy(method.selected(tensor, -1.0)).any()
+    assert float(method(tensor)) == pytest.approx(
+        0.0005 * np.sum(values**2), rel=1e-5
+    )
+
+
+def test_the_host_selects_what_the_step_selects(method):
+    from keras_swd.kernels import Kernel
+
+    values = np.random.default_rng(0).standard_normal((8, 12))
+    kernel = Kernel(keras.Variable(values, dtype="float32"), method)
+    units = kernel.unit_scores().size
+    fixed = method.granularity.fixed_sparsity
+    counts = range(units + 1) if fixed is None else [round(fixed * units)]
+    for count in counts:
+        threshold = kernel.threshold(count)
+        step = method.selected(kernel.variable.value, threshold)
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(step), ~kernel.mask(count)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_a_change_of_strength_reaches_the_compiled_step(method, data):
+    model = network(method)
+    model.compile(keras.optimizers.SGD(0.0), loss="mse")
+    schedule = Exponential(1.0, 1e3)
+    scheduler = PruningScheduler(0.5, schedule)
+    history = model.fit(
+        *data, batch_size=32, epochs=4, verbose=0, callbacks=[scheduler]
+    )
+    # The weights stand still, so the loss grows with the strength alone.
+    growth = np.diff(history.history["loss"])
+    steps = np.diff([schedule(p / 4) for p in range(4)])
+    np.testing.assert_allclose(growth / growth[0], steps / steps[0], rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_training_ends_at_the_target(method, data):
+    model = network(method)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss="mse")
+    model.fit(
+        *data,
+        batch_size=8,
+        epochs=20,
+        verbose=0,
+        callbacks=[PruningScheduler(0.5)],
+    )
+    kernel = model.get_layer("pruned").get_weights()[0]
+    assert np.count_nonzero(kernel == 0) == kernel.size // 2
+    assert np.count_nonzero(model.get_layer("head").get_weights()[0]) == 12
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_saved_models_load_and_fit_the_plain_model(method, data, tmp_path):
+    model = network(method)
+    model.compile("sgd", loss="mse")
+    model.fit(*data, verbose=0, callbacks=[PruningScheduler(0.5)])
+    expected = model.predict(data[0], verbose=0)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    plain = network(None)
+    plain.load_weights(tmp_path / "model.weights.h5")
+    stripped = strip(model)
+    assert stripped.get_layer("pruned").kernel_regularizer is None
+    for copy in (loaded, plain, stripped):
+        assert len(copy.weights) == len(model.weights) == 4
+        np.testing.assert_allclose(
+            copy.predict(data[0], verbose=0), expected, rtol=1e-6
+        )
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_the_loss_survives_half_precision(method, data):
+    model = network(method, dtype="mixed_float16")
+    model.compile(keras.optimizers.SGD(1e-3), loss="mse")
+    history = model.fit(
+        *data, epochs=5, verbose=0, callbacks=[PruningScheduler(0.5)]
+    )
+    assert np.isfinite(history.history["loss"]).all()

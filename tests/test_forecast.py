@@ -1,0 +1,101 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_swd import Exponential, PruningScheduler, SelectiveWeightDecay
+from keras_swd.forecast import share_left, stable_decay
+
+
+def follow(optimizer, decay, start, steps):
+    """One weight under the penalty alone, by Keras' own optimizer."""
+    weight = keras.Variable([start], name="weight")
+    optimizer.build([weight])
+    seen = []
+    for _ in range(steps):
+        optimizer.apply([decay * weight])
+        seen.append(float(keras.ops.convert_to_numpy(weight)[0]))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "limit"),
+    [
+        (keras.optimizers.SGD(0.1), 2.0),
+        (keras.optimizers.SGD(0.1, momentum=0.9), 3.8),
+        (keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), 3.8 / 2.8),
+    ],
+)
+def test_sgd_diverges_just_beyond_the_limit(optimizer, limit):
+    assert stable_decay(optimizer) == pytest.approx(limit)
+    config = optimizer.get_config()
+    below = type(optimizer).from_config(config)
+    above = type(optimizer).from_config(config)
+    assert abs(follow(below, 0.97 * limit / 0.1, 1.0, 400)[-1]) < 0.1
+    assert abs(follow(above, 1.03 * limit / 0.1, 1.0, 100)[-1]) > 10.0
+
+
+def test_no_limit_is_claimed_where_none_is_known():
+    assert stable_decay(keras.optimizers.Adam()) is None
+    assert stable_decay(None) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.SGD(0.01),
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9),
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        lambda: keras.optimizers.Adam(0.002),
+        lambda: keras.optimizers.AdamW(0.002, weight_decay=0.0),
+    ],
+)
+def test_the_forecast_is_what_the_optimizer_does(make):
+    got = share_left(make(), lambda p: 1.5, 0.1, total_steps=200)
+    seen = np.abs(follow(make(), 1.5, 0.1, 200)) / 0.1
+    # The forecast gives the largest of the last part of the path.
+    assert seen[-1] <= got + 1e-3
+    assert got <= 3.0 * seen[-10:].max() + 1e-3
+
+
+def test_it_follows_the_learning_rate_schedule():
+    falling = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [50], [0.1, 0.0]
+    )
+    got = share_left(
+        keras.optimizers.SGD(falling), lambda p: 1.0, 1.0, total_steps=100
+    )
+    # The boundary itself still belongs to the first rate.
+    assert got == pytest.approx(0.9**51)
+
+
+def scheduled(finish, optimizer, end=1e4):
+    swd = SelectiveWeightDecay(5e-4)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer=swd)]
+    )
+    model.compile(optimizer, loss="mse")
+    model.fit(
+        np.ones((320, 4)),
+        np.ones((320, 4)),
+        batch_size=4,
+        epochs=10,
+        verbose=0,
+        callbacks=[PruningScheduler(0.5, Exponential(0.1, end, finish=finish))],
+    )
+
+
+def test_a_schedule_that_leaves_weights_is_warned_of():
+    optimizer = keras.optimizers.SGD(1e-4)
+    with pytest.warns(UserWarning, match="keep .*% of its value"):
+        scheduled(1.0, optimizer)
+
+
+def test_an_unstable_step_is_warned_of():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    with pytest.warns(UserWarning, match="Lower the end of the schedule"):
+        scheduled(0.8, optimizer, end=7e4)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_default_warns_of_nothing():
+    scheduled(0.8, keras.optimizers.SGD(0.05, momentum=0.9))
