@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +12,11 @@ import keras
 import numpy as np
 
 from keras_swd.export import signature
-from keras_swd.export.flatbuffer import operator_counts, stored_tensors
+from keras_swd.export.flatbuffer import (
+    StoredTensor,
+    operator_counts,
+    stored_tensors,
+)
 from keras_swd.export.float32 import in_float32
 from keras_swd.export.interpreter import TFLiteFile
 from keras_swd.export.records import (
@@ -21,6 +24,7 @@ from keras_swd.export.records import (
     OutputCheck,
     TFLiteCheck,
     brief,
+    gzip_size,
 )
 from keras_swd.export.samples import sample_arrays
 
@@ -65,9 +69,10 @@ def check_tflite(
     Example:
 
     >>> import tempfile
+    >>> from keras_swd.export import to_tflite
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     report = to_tflite(model, f"{folder}/model.tflite")
+    ...     report = to_tflite(model, f"{folder}/model.tflite", sparse=False)
     ...     check = check_tflite(f"{folder}/model.tflite", model)
     >>> check.operators
     {'FULLY_CONNECTED': 1}
@@ -135,7 +140,9 @@ def compare(
     Raises:
         ExportError: If the file does not work.
     """
-    files = [TFLiteFile(path, structure, flag) for flag in (True, False)]
+    content = path.read_bytes()
+    tensors = _complete_tensors(content)
+    files = [TFLiteFile(content, structure, flag) for flag in (True, False)]
     batch_size = files[0].batch_size
     # A file for any batch size is run as it is allocated when nobody resizes
     # it, with one sample, and resized. One that cannot be resized counts.
@@ -158,7 +165,7 @@ def compare(
     outputs = tuple(
         _worst(
             [
-                _compare_output(
+                compare_output(
                     name,
                     [chunk[index] for chunk in expected],
                     [chunk[index] for chunk in outputs],
@@ -174,8 +181,7 @@ def compare(
         for output in outputs
         if output.top1_agreement is not None
     ]
-    content = path.read_bytes()
-    weights = [t for t in stored_tensors(content) if t.is_weight]
+    weights = [tensor for tensor in tensors if tensor.is_weight]
     kernels = [_array(v) for v in model.weights if _is_weight(v)]
     return TFLiteCheck(
         path=str(path),
@@ -199,15 +205,41 @@ def compare(
         model_weights=sum(kernel.size for kernel in kernels),
         model_zeros=sum(int(np.sum(kernel == 0)) for kernel in kernels),
         sparse_tensors=tuple(
-            tensor.name for tensor in stored_tensors(content) if tensor.sparse
+            tensor.name for tensor in tensors if tensor.sparse
         ),
         operators=operator_counts(content),
     )
 
 
-def gzip_size(content: bytes) -> int:
-    """Number of bytes after gzip at its usual level."""
-    return len(gzip.compress(content, compresslevel=6, mtime=0))
+def _complete_tensors(content: bytes) -> tuple[StoredTensor, ...]:
+    """Reads the constants of a file; refuses one that must not be run."""
+    if content[4:8] != b"TFL3":
+        raise ExportError("This is no TFLite file.")
+    try:
+        tensors = stored_tensors(content)
+        operators = operator_counts(content)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"The file is damaged: {type(error).__name__}: {brief(error)}"
+        ) from error
+    for tensor in tensors:
+        if tensor.incomplete:
+            raise ExportError(
+                f"Tensor {tensor.name!r} of shape {tensor.shape} lost entries "
+                "when it was stored sparse, in blocks of 4: TensorFlow Lite "
+                "does this to dense layers whose number of inputs is no "
+                "multiple of 4, at high sparsity. Give the layer such a "
+                "number of inputs, or store it dense."
+            )
+    flex = [name for name in operators if name.startswith("Flex")]
+    if flex:
+        raise ExportError(
+            "The file needs TensorFlow's own operators, which LiteRT has not: "
+            f"{', '.join(flex)}."
+        )
+    return tensors
 
 
 def _chunks(
@@ -225,12 +257,34 @@ def _chunks(
         yield [array[start : start + size] for array in arrays]
 
 
-def _compare_output(
+def compare_output(
     name: str,
     expected: list[np.ndarray],
     received: list[np.ndarray],
     tolerance: float,
 ) -> OutputCheck:
+    """Compares one output of a file with the same output of Keras.
+
+    Args:
+        name: String: what to call it.
+        expected: List of arrays, one per chunk of samples, from Keras.
+        received: List of arrays, from the file.
+        tolerance: Float.
+
+    Returns:
+        `OutputCheck`.
+
+    Raises:
+        ExportError: If shapes differ, values differ by more than `tolerance`
+            times the largest finite one of Keras, or one is NaN.
+
+    Example:
+
+    >>> keras_says, file_says = np.array([4.0, 0.0]), np.array([4.0, 1.0])
+    >>> check = compare_output("y", [keras_says], [file_says], tolerance=0.3)
+    >>> check.max_absolute_difference, check.max_relative_difference
+    (1.0, 0.25)
+    """
     for ours, theirs in zip(expected, received, strict=True):
         if ours.shape != theirs.shape:
             raise ExportError(

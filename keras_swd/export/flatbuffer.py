@@ -19,6 +19,9 @@ class StoredTensor:
         dtype: String, as NumPy names it, e.g. `"float32"`.
         sparse: Boolean: whether zeros were left out of it.
         zeros: Integer, or `None` for a type other than floats.
+        incomplete: Boolean: whether entries are missing. It is stored in
+            blocks that do not fill an axis; the converter forgets the rest
+            of that axis, and LiteRT reads past the end of the data.
     """
 
     name: str
@@ -26,6 +29,7 @@ class StoredTensor:
     dtype: str
     sparse: bool
     zeros: int | None
+    incomplete: bool = False
 
     @property
     def size(self) -> int:
@@ -71,6 +75,7 @@ def stored_tensors(content: bytes) -> tuple[StoredTensor, ...]:
                     dtype=dtype,
                     sparse=tensor.Sparsity() is not None,
                     zeros=zeros,
+                    incomplete=_is_incomplete(shape, tensor.Sparsity()),
                 )
             )
     return tuple(found)
@@ -100,6 +105,17 @@ def operator_counts(content: bytes) -> dict[str, int]:
                 name = code.CustomCode().decode()
             counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _is_incomplete(shape: tuple[int, ...], sparsity: Any) -> bool:
+    if sparsity is None:
+        return False
+    # The metadata of the axes comes first, then that of the blocks.
+    return any(
+        shape[sparsity.BlockMap(i)]
+        % sparsity.DimMetadata(len(shape) + i).DenseSize()
+        for i in range(sparsity.BlockMapLength())
+    )
 
 
 def _data(content: bytes, buffer: Any) -> np.ndarray:

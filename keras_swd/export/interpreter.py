@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,7 +16,7 @@ class TFLiteFile:
     """A TFLite file in an interpreter, with its inputs found by name.
 
     Args:
-        path: Path of the file.
+        content: Bytes of the file.
         structure: Nested structure of `ModelInput`: what the model takes.
         delegates: Boolean: run with LiteRT's default delegates?
 
@@ -25,7 +24,7 @@ class TFLiteFile:
         ExportError: If the file does not load, or takes other inputs.
     """
 
-    def __init__(self, path: Path, structure: Any, delegates: bool):
+    def __init__(self, content: bytes, structure: Any, delegates: bool):
         try:
             from ai_edge_litert import interpreter as litert
         except ImportError as error:
@@ -39,12 +38,10 @@ class TFLiteFile:
             else litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
         self._label = "with" if delegates else "without"
-        # The bytes, not the path: a file that is mapped into memory cannot be
-        # renamed on every system.
         try:
             with quiet():
                 self._interpreter = litert.Interpreter(
-                    model_content=path.read_bytes(),
+                    model_content=content,
                     experimental_op_resolver_type=resolver,
                 )
                 self._interpreter.allocate_tensors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import re
 from typing import Any
@@ -210,6 +211,11 @@ def brief(error: Exception) -> str:
     plain = re.sub(r"\x1b\[\d*m", "", str(error))
     words = " ".join(plain.split())
     return words if len(words) <= 300 else f"{words[:300]} ..."
+
+
+def gzip_size(content: bytes) -> int:
+    """Number of bytes after gzip at its usual level."""
+    return len(gzip.compress(content, compresslevel=6, mtime=0))
 
 
 def _size(size: int | None, gzip_size: int | None) -> str:

@@ -20,7 +20,6 @@ from keras_swd.export.agreement import (
     TOLERANCE,
     check_tolerance,
     compare,
-    gzip_size,
     prepare,
 )
 from keras_swd.export.quiet import quiet
@@ -30,6 +29,7 @@ from keras_swd.export.records import (
     TFLiteReport,
     TFLiteVariant,
     brief,
+    gzip_size,
 )
 
 
@@ -85,7 +85,7 @@ def to_tflite(
     >>> import tempfile
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
     >>> kernel = model.layers[0].kernel
-    >>> kernel.assign(kernel * (keras.random.uniform((64, 64)) > 0.9))
+    >>> _ = kernel.assign(kernel * (keras.random.uniform((64, 64)) > 0.9))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = to_tflite(model, f"{folder}/model.tflite")
     >>> report.sparse, report.zeros == report.model_zeros
@@ -102,8 +102,8 @@ def to_tflite(
     twin, structure, arrays = prepare(model, check_with)
 
     wanted = [False, True] if sparse == "auto" else [bool(sparse)]
-    files = _convert(twin, structure, wanted)
     try:
+        files = _convert(twin, structure, wanted)
         return _write_smallest(
             files, target, twin, structure, arrays, tolerance
         )

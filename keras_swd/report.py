@@ -1,0 +1,460 @@
+"""How sparse a model is: a record, a table, JSON and a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import secrets
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_swd.regularizers.base import pruning_regularizer
+from keras_swd.selection import removed_count
+
+#: Decades, and bins in each, over which magnitudes are counted.
+LOWEST, HIGHEST, PER_DECADE = -12, 4, 8
+#: Characters of a table's line, and of a path in a picture.
+WIDTH, LABEL = 88, 44
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """A number of parameters, and how many of them are zero.
+
+    Args:
+        size: Integer.
+        zeros: Integer.
+    """
+
+    size: int
+    zeros: int
+
+    @property
+    def nonzeros(self) -> int:
+        """Number of parameters that are not zero."""
+        return self.size - self.zeros
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, in [0, 1]; 0 where there are no parameters."""
+        return self.zeros / self.size if self.size else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The totals as a dictionary of plain Python values."""
+        return {
+            "size": self.size,
+            "zeros": self.zeros,
+            "nonzeros": self.nonzeros,
+            "sparsity": self.sparsity,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSparsity(Totals):
+    """One kernel of a model.
+
+    Args:
+        size: Integer, number of parameters.
+        zeros: Integer, how many of them are zero.
+        path: String, the variable's path in its model.
+        shape: Tuple of integers.
+        prunable: Boolean: whether `PruningScheduler` prunes it, because it
+            carries a pruning regularizer and is trained. Defaults to `False`.
+        skipped: String or `None`: why a kernel without zeros is not pruned.
+            Defaults to `None`.
+        magnitudes: Tuple of integers or `None`: how many of the other
+            parameters lie in each eighth of a decade from 1e-12 to 1e4, those
+            beyond in the outermost. Defaults to `None`, not counted.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    prunable: bool = False
+    skipped: str | None = None
+    magnitudes: tuple[int, ...] | None = dataclasses.field(
+        default=None, repr=False
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dictionary, without `magnitudes`."""
+        return {
+            "path": self.path,
+            "shape": list(self.shape),
+            **super().to_dict(),
+            "prunable": self.prunable,
+            "skipped": self.skipped,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """How sparse a model is, per kernel and in total. Printed, it is a table.
+
+    Args:
+        name: String, the model's name.
+        kernels: Tuple of `KernelSparsity`.
+        others: `Totals` of all other weights: biases, normalization.
+    """
+
+    name: str
+    kernels: tuple[KernelSparsity, ...]
+    others: Totals
+
+    @property
+    def prunable(self) -> Totals:
+        """Totals of the prunable kernels; where there are none, of all."""
+        prunable = [k for k in self.kernels if k.prunable]
+        return _sum(prunable or self.kernels)
+
+    @property
+    def total(self) -> Totals:
+        """Totals of the whole model."""
+        return _sum([*self.kernels, self.others])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a dictionary of plain Python values."""
+        return {
+            "name": self.name,
+            "kernels": [kernel.to_dict() for kernel in self.kernels],
+            "others": self.others.to_dict(),
+            "prunable": self.prunable.to_dict(),
+            "total": self.total.to_dict(),
+        }
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Returns the report as JSON, and writes it to a file if asked.
+
+        Args:
+            path: String or path of a file, written whole or not at all; its
+                folder must exist. Defaults to `None`, no file.
+
+        Returns:
+            String.
+
+        Raises:
+            ValueError: If `path` does not lie in an existing folder.
+        """
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        if path is not None:
+            write_whole(path, text.encode())
+        return text
+
+    def table(self, width: int = WIDTH) -> str:
+        """Returns the report as a table of plain text.
+
+        Args:
+            width: Integer, characters of the longest line. Defaults to `88`.
+
+        Returns:
+            String.
+        """
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=Text(f"Sparsity of {self.name!r}"),
+            title_justify="left",
+            padding=(0, 1),
+        )
+        table.add_column("kernel", overflow="fold")
+        table.add_column("shape", overflow="fold")
+        for column in ("parameters", "non-zero", "sparsity"):
+            table.add_column(column, justify="right", no_wrap=True)
+
+        def add(label: str, shape: str, counted: Totals, **options) -> None:
+            numbers = (f"{counted.size:,}", f"{counted.nonzeros:,}")
+            row = (label, shape, *numbers, percentage(counted))
+            table.add_row(*map(Text, row), **options)
+
+        for kernel in self.kernels:
+            shape = " × ".join(map(str, kernel.shape))
+            last = kernel is self.kernels[-1]
+            add(kernel.path, shape, kernel, end_section=last)
+        part = any(k.prunable for k in self.kernels)
+        add("prunable kernels" if part else "all kernels", "", self.prunable)
+        if self.others.size:
+            add("biases and other weights", "", self.others)
+        add("whole model", "", self.total)
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None).print(table)
+        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        return "\n".join([*lines, *self._notes(width)]).strip("\n")
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _notes(self, width: int) -> list[str]:
+        """Which kernels are not pruned and why, one paragraph per reason."""
+        paths: dict[str, list[str]] = {}
+        for kernel in self.kernels:
+            if kernel.skipped is not None:
+                paths.setdefault(kernel.skipped, []).append(kernel.path)
+        lines = []
+        for reason, skipped in paths.items():
+            all_of_them = len(skipped) == len(self.kernels) > 1
+            who = "all kernels" if all_of_them else ", ".join(skipped)
+            lines += textwrap.wrap(
+                f"Not pruned, {reason}: {who}",
+                width - 1,
+                initial_indent=" ",
+                subsequent_indent="   ",
+                break_on_hyphens=False,
+            )
+        return lines
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the sparsity and the magnitudes of each kernel.
+
+        On the left the share of zeros; on the right, where they were counted,
+        how the magnitudes of the other parameters are spread.
+
+        Args:
+            path: String or path ending in `.png`, written whole or not at
+                all; its folder must exist.
+
+        Raises:
+            ValueError: If `path` does not fit, or there are no kernels.
+        """
+        if Path(path).suffix != ".png":
+            raise ValueError(
+                "Argument `path` must end in '.png'. "
+                f"Received: path={str(path)!r}."
+            )
+        check_target(path)
+        if not self.kernels:
+            raise ValueError(
+                f"{self.name!r} has no kernels, so there is nothing to plot. "
+                f"Received: path={str(path)!r}."
+            )
+        write_whole(path, _picture(self))
+
+
+def sparsity_report(model: keras.Model) -> SparsityReport:
+    """Counts the zeros of a model.
+
+    A kernel is a weight of two axes or more, or one that carries a pruning
+    regularizer. A weight that several layers share counts once. Zeros are
+    exact zeros: what selective weight decay has driven close to zero counts
+    from its removal on.
+
+    Args:
+        model: A built `keras.Model`, also a stripped one or one that was never
+            pruned.
+
+    Returns:
+        `SparsityReport`; printed, it is a table.
+
+    Raises:
+        ValueError: If `model` is no built Keras model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.set_weights([[[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]], [0.0, 0.5]])
+    >>> report = sparsity_report(model)
+    >>> report.kernels[0].zeros, report.total.zeros, report.total.sparsity
+    (4, 5, 0.625)
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(
+            "Argument `model` must be a Keras model. For a file, load it with "
+            f"`keras.saving.load_model` first. Received: model={model!r}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Argument `model` must be built, {model.name!r} is not: it has no "
+            "weights yet. Call it on data, or `model.build(input_shape)`, "
+            f"first. Received: model={model!r}."
+        )
+    kernels, others = [], []
+    for variable in model.weights:
+        values = ops.convert_to_numpy(variable)
+        if values.dtype not in ("float32", "float64"):
+            # NumPy has no bfloat16, and no int8 for 128.
+            values = values.astype("float32")
+        regularizer = pruning_regularizer(variable)
+        size, zeros = values.size, values.size - np.count_nonzero(values)
+        if values.ndim < 2 and regularizer is None:
+            others.append(Totals(size, int(zeros)))
+            continue
+        kernels.append(
+            KernelSparsity(
+                size=size,
+                zeros=int(zeros),
+                path=variable.path,
+                shape=tuple(variable.shape),
+                prunable=regularizer is not None and variable.trainable,
+                skipped=None if zeros else _reason(variable, regularizer),
+                magnitudes=_magnitudes(values),
+            )
+        )
+    return SparsityReport(model.name, tuple(kernels), _sum(others))
+
+
+def percentage(counted: Totals) -> str:
+    """The sparsity in percent; 100.00% and 0.00% are exact.
+
+    Example:
+
+    >>> percentage(Totals(100_000, 99_999)), percentage(Totals(8, 1))
+    ('99.99%', '12.50%')
+    """
+    hundredths = round(10_000 * counted.sparsity)
+    if 0 < counted.zeros < counted.size:
+        hundredths = min(max(hundredths, 1), 9_999)
+    return f"{hundredths / 100:.2f}%"
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Returns `path` if a file can lie there, or raises a `ValueError`."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ValueError(
+            "Argument `path` must lie in an existing folder; "
+            f"{str(target.parent)!r} is none. Received: path={str(path)!r}."
+        )
+    if target.is_dir():
+        raise ValueError(
+            "Argument `path` must name a file, not a folder. "
+            f"Received: path={str(path)!r}."
+        )
+    return target
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file whole or not at all: beside its place, then renamed."""
+    target = check_target(path)
+    # Not `tempfile`: its files are readable by their owner alone.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sum(parts: Iterable[Totals]) -> Totals:
+    parts = list(parts)
+    return Totals(sum(p.size for p in parts), sum(p.zeros for p in parts))
+
+
+def _reason(variable, regularizer) -> str | None:
+    """Why a kernel without zeros is not pruned; None if it will be."""
+    if regularizer is None:
+        return "no pruning regularizer"
+    if not variable.trainable:
+        return "frozen"
+    granularity, target = regularizer.granularity, regularizer.sparsity
+    try:
+        granularity.check(variable.shape)
+    except ValueError as error:
+        # What was received is the shape, which the report shows anyway.
+        needed = str(error).split(" Received:")[0].rstrip(".")
+        return f"granularity does not fit: {needed}"
+    if target is None:
+        return None
+    units = granularity.unit_scores(ops.ones(variable.shape)).shape[0]
+    if removed_count(units, target):
+        return None
+    return f"too small: its own target of {target:g} removes none of {units}"
+
+
+def _magnitudes(values: np.ndarray) -> tuple[int, ...]:
+    magnitudes = np.abs(values[(values != 0) & np.isfinite(values)])
+    decades = np.log10(magnitudes.astype("float64")) - LOWEST
+    last = PER_DECADE * (HIGHEST - LOWEST) - 1
+    bins = np.clip(np.floor(PER_DECADE * decades).astype(int), 0, last)
+    return tuple(np.bincount(bins, minlength=last + 1).tolist())
+
+
+def _picture(report: SparsityReport) -> bytes:
+    """The PNG of a report, drawn without matplotlib's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    kernels = report.kernels
+    counted = [k.magnitudes is not None for k in kernels]
+    height = min(1.6 + 0.45 * len(kernels), 300.0)
+    layout = ConstrainedLayoutEngine(wspace=0.06)
+    figure = Figure(figsize=(10.0, height), dpi=150, layout=layout)
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 1 + any(counted), sharey=True, squeeze=False)[0]
+    share = percentage(report.prunable)
+    kind = "prunable" if any(k.prunable for k in kernels) else "kernel"
+    title = f"{report.name}: {share} of the {kind} weights are zero"
+    figure.suptitle(title, parse_math=False)
+    _draw_sparsity(panels[0], kernels)
+    if any(counted):
+        _draw_magnitudes(panels[1], kernels)
+    panels[0].set_ylim(len(kernels) - 0.4, -0.6)
+    content = io.BytesIO()
+    canvas.print_png(content)
+    return content.getvalue()
+
+
+def _draw_sparsity(axes, kernels) -> None:
+    rows = range(len(kernels))
+    axes.barh(rows, [100.0] * len(kernels), height=0.6, color="#e8edf0")
+    shares = [100.0 * k.sparsity for k in kernels]
+    axes.barh(rows, shares, height=0.6, color="#2b7a9b")
+    for row, kernel in enumerate(kernels):
+        inside = kernel.sparsity > 0.5
+        axes.text(
+            shares[row] + (-1.5 if inside else 1.5),
+            row,
+            percentage(kernel),
+            ha="right" if inside else "left",
+            va="center",
+            color="white" if inside else "#333333",
+            fontsize=9,
+        )
+    labels = [
+        k.path if len(k.path) <= LABEL else f"…{k.path[1 - LABEL :]}"
+        for k in kernels
+    ]
+    axes.set_yticks(rows, labels, fontsize=9, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0.0, 100.0)
+    axes.set_xlabel("sparsity: share of zeros, in percent")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _draw_magnitudes(axes, kernels) -> None:
+    """One hill per kernel, each as high as its row."""
+    counts = np.array(
+        [k.magnitudes or [0] * PER_DECADE * (HIGHEST - LOWEST) for k in kernels]
+    )
+    edges = np.linspace(LOWEST, HIGHEST, counts.shape[1] + 1)
+    for row, count in enumerate(counts):
+        top = max(count.max(), 1)
+        axes.stairs(
+            row + 0.3 - 0.75 * count / top,
+            edges,
+            baseline=row + 0.3,
+            fill=True,
+            color="#d9822b",
+        )
+        axes.axhline(row + 0.3, color="#c8c8c8", linewidth=0.6, zorder=0)
+    used = np.flatnonzero(counts.sum(axis=0))
+    low, high = (edges[used[0]], edges[used[-1] + 1]) if used.size else (-4, 0)
+    low, high = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+    axes.set_xlim(low, high)
+    ticks = range(low, high + 1, 1 + (high - low) // 8)
+    axes.set_xticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
+    axes.set_xlabel("magnitude of the weights that are not zero")
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
