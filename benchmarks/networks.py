@@ -75,3 +75,20 @@ def resnet20(regularizer=None, keras=keras):
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(10, kernel_regularizer=regularizer)(x)
     return keras.Model(inputs, outputs)
+
+
+def digits_cnn(regularizer=None, keras=keras):
+    """A convolutional network on 8 x 8 images: 38,282 parameters."""
+    layers = keras.layers
+    pruned = {"activation": "relu", "kernel_regularizer": regularizer}
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", **pruned),
+            layers.Conv2D(32, 3, padding="same", **pruned),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(64, **pruned),
+            layers.Dense(10, kernel_regularizer=regularizer),
+        ]
+    )

@@ -64,7 +64,7 @@ class GlobalRanking(Allocation):
         if total == 0:
             return [0] * len(scores)
         everything = np.concatenate(scores)
-        threshold = kth_smallest(everything, total, key=np.asarray)
+        threshold = kth_smallest(everything, total, key=np.array)
         below = [int(np.count_nonzero(s < threshold)) for s in scores]
         ties = [int(np.count_nonzero(s == threshold)) for s in scores]
         return _add_in_order(below, ties, total)

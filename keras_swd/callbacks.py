@@ -149,6 +149,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._kernels = find_kernels(self.model)
         check_kernels(self._kernels, self.sparsity, self.model)
         self._find_steps()
+        self._units = [kernel.unit_scores().size for kernel in self._kernels]
         self._epoch = 0
         self._done = 0.0
         self._period = None
@@ -213,8 +214,6 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self.model  # noqa: B018
-        if not self._masks:
-            self._counts = self._count()
         logs = {} if logs is None else logs
         masks = self._masks or self._present_masks()
         logs["sparsity"] = share_masked(masks)
@@ -281,6 +280,8 @@ class PruningScheduler(keras.callbacks.Callback):
         ]
 
     def _present_masks(self) -> list[np.ndarray]:
+        if not self._counts:
+            self._counts = self._count()
         return [
             kernel.mask(count)
             for kernel, count in zip(self._kernels, self._counts, strict=True)
@@ -289,11 +290,18 @@ class PruningScheduler(keras.callbacks.Callback):
     def _remove(self) -> None:
         """Zeroes the selected units for good."""
         check_finite(self._kernels)
-        self._counts = self._count()
         self._masks = self._present_masks()
         self._thresholds = [-1.0] * len(self._kernels)
         self._release()
         apply_masks(self._kernels, self._masks)
+        for kernel, mask in zip(self._kernels, self._masks, strict=True):
+            if kernel.values()[~mask].any():
+                self._warn_once(
+                    kernel.path,
+                    f"Kernel {kernel.path!r} kept weights that were set to "
+                    "zero, so it misses its target. Something else assigns "
+                    "to it.",
+                )
 
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
@@ -328,8 +336,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_collapse(self) -> None:
         """Warns of kernels that are about to lose nearly all their units."""
-        for kernel, count in zip(self._kernels, self._counts, strict=True):
-            units = kernel.unit_scores().size
+        for kernel, units, count in zip(
+            self._kernels, self._units, self._counts, strict=True
+        ):
             kept = units - count
             if kept < min(FEW_UNITS, units / 10):
                 self._warn_once(

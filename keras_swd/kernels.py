@@ -140,12 +140,15 @@ def count_removals(
         pools.setdefault(pool, []).append(i)
     counts = [0] * len(kernels)
     for (target, _, _), members in pools.items():
-        shares = allocation.counts(
-            [kernels[i].unit_scores() for i in members],
-            [kernels[i].shape for i in members],
-            target,
-        )
-        for i, count in zip(members, shares, strict=True):
+        scores = [kernels[i].unit_scores() for i in members]
+        shapes = [kernels[i].shape for i in members]
+        shares = allocation.counts(scores, shapes, target)
+        for i, count, s in zip(members, shares, scores, strict=True):
+            if not 0 <= count <= s.size:
+                raise ValueError(
+                    f"{allocation!r} wants to remove {count} of the {s.size} "
+                    f"units of kernel {kernels[i].path!r}."
+                )
             counts[i] = count
     return counts
 

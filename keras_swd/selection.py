@@ -57,7 +57,7 @@ def kth_smallest(
     Args:
         values: Float array of shape `(n,)`.
         k: Integer in [1, n].
-        key: Elementwise function of an array. Defaults to `abs`.
+        key: Elementwise function that returns a new array. Defaults to `abs`.
 
     Returns:
         The value, of the dtype of `key(values)`.
@@ -77,8 +77,11 @@ def kth_smallest(
         )
         below, inside = _count_and_gather(values, low, high, key)
         if below < k <= below + inside.size:
-            return np.partition(inside, k - below - 1)[k - below - 1]
-    return np.partition(key(values), k - 1)[k - 1]
+            inside.partition(k - below - 1)
+            return inside[k - below - 1]
+    keys = key(values)
+    keys.partition(k - 1)
+    return keys[k - 1]
 
 
 def _bracket(sample: np.ndarray, share: float) -> tuple[float, float]:
@@ -146,7 +149,7 @@ def lowest_units(scores: np.ndarray, count: int) -> np.ndarray:
     """
     if count == 0:
         return np.zeros(scores.shape, bool)
-    threshold = kth_smallest(scores, count, key=np.asarray)
+    threshold = kth_smallest(scores, count, key=np.array)
     selected = scores < threshold
     ties = np.flatnonzero(scores == threshold)
     selected[ties[: count - np.count_nonzero(selected)]] = True

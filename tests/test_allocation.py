@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import reference
 from keras_swd import LAMP, ErdosRenyi, GlobalRanking, Uniform
 
 ALLOCATIONS = [GlobalRanking(), Uniform(), LAMP(), ErdosRenyi()]

@@ -1,12 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
 
-import reference
 from keras_swd import (
     Constant,
     Exponential,
