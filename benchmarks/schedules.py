@@ -14,7 +14,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import statistics
 import time
 import warnings
@@ -240,12 +239,10 @@ def table(keys, cells):
 def write_tables():
     text = DOCUMENT.read_text()
     for name, (keys, cells) in plan().items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)",
-            lambda m, t=table(keys, cells): m[1] + t + m[2],
-            text,
-            flags=re.DOTALL,
-        )
+        head, rest = text.split(f"<!-- {name} -->\n", 1)
+        _, tail = rest.split("<!-- end -->", 1)
+        body = table(keys, cells)
+        text = f"{head}<!-- {name} -->\n\n{body}\n\n<!-- end -->{tail}"
     DOCUMENT.write_text(text)
 
 

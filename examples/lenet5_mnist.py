@@ -67,7 +67,9 @@ optimizer = {
     "sgd": keras.optimizers.SGD(falling, momentum=0.9),
     "adam": keras.optimizers.Adam(falling),
 }[args.optimizer]
-model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+model.compile(
+    optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
+)
 history = model.fit(
     *train,
     batch_size=BATCH,

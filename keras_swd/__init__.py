@@ -1,5 +1,6 @@
 """Prunes Keras networks while they train."""
 
+from keras_swd import export as export
 from keras_swd.allocation import LAMP as LAMP
 from keras_swd.allocation import ErdosRenyi as ErdosRenyi
 from keras_swd.allocation import GlobalRanking as GlobalRanking
@@ -16,6 +17,7 @@ from keras_swd.regularizers.selective_weight_decay import (
     SelectiveWeightDecay as SelectiveWeightDecay,
 )
 from keras_swd.removal import remove as remove
+from keras_swd.report import sparsity_report as sparsity_report
 from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear

@@ -20,11 +20,16 @@ import keras
 import numpy as np
 
 import keras_swd
-from keras_swd.report import SparsityReport, sparsity_report, write_whole
+from keras_swd.report import (
+    SparsityReport,
+    percentage,
+    sparsity_report,
+    write_whole,
+)
 
 SPARSITY = 0.95
 WEIGHT_DECAY = 5e-4
-LEARNING_RATE = 0.1
+LEARNING_RATE = 0.05
 EPOCHS = 40
 BATCH_SIZE = 64
 FILES = ("model.keras", "model.tflite", "report.json", "sparsity.png")
@@ -141,11 +146,11 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
     images, labels, test_images, test_labels = _digits(seed)
     dense = _network(lambda: keras.regularizers.L2(WEIGHT_DECAY / 2), seed)
     console.print(
-        f"Handwritten digits of 8 × 8 pixels: {len(images):,} to train on, "
-        f"{len(test_images):,} to test on.\n"
-        f"A convolutional network of {dense.count_params():,} parameters, "
-        "trained twice from the same start.\nThe residual is what is left of "
-        "the weights that are to go: it falls before they are removed.\n"
+        f"Data: {len(images):,} handwritten digits to train on, "
+        f"{len(test_images):,} others to test on.\n"
+        f"Network: convolutional, {dense.count_params():,} parameters, trained "
+        "twice from the same start.\nResidual: what is left, of 1, in the "
+        "weights that will be removed at the end.\n"
     )
     with _progress(console) as track:
         _fit(dense, images, labels, epochs, [track("Dense baseline", epochs)])
@@ -156,12 +161,12 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
         scheduler = keras_swd.PruningScheduler(SPARSITY, remove_at=1.0)
         show = track("Selective decay", epochs)
         _fit(model, images, labels, epochs, [before, scheduler, show])
-    pruned = keras_swd.strip(model)
+    pruned = _plain(model)
 
     rows = [
         _keras_row(name, network, work, test_images, test_labels)
         for name, network in (
-            ("Dense baseline", keras_swd.strip(dense)),
+            ("Dense baseline", _plain(dense)),
             ("SWD, before removal", before.model_before),
             ("SWD, after removal", pruned),
         )
@@ -221,34 +226,22 @@ def _digits(seed: int) -> list[np.ndarray]:
 def _network(regularizer: Callable, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     layers = keras.layers
+
+    def pruned(kind, name: str, *sizes: int, **options):
+        return kind(
+            *sizes, kernel_regularizer=regularizer(), name=name, **options
+        )
+
+    convolution = {"padding": "same", "activation": "relu"}
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            layers.Conv2D(
-                16,
-                3,
-                padding="same",
-                activation="relu",
-                kernel_regularizer=regularizer(),
-                name="conv_1",
-            ),
-            layers.Conv2D(
-                32,
-                3,
-                padding="same",
-                activation="relu",
-                kernel_regularizer=regularizer(),
-                name="conv_2",
-            ),
+            pruned(layers.Conv2D, "conv_1", 24, 3, **convolution),
+            pruned(layers.Conv2D, "conv_2", 48, 3, **convolution),
             layers.MaxPooling2D(name="pool"),
             layers.Flatten(name="flatten"),
-            layers.Dense(
-                64,
-                activation="relu",
-                kernel_regularizer=regularizer(),
-                name="dense",
-            ),
-            layers.Dense(10, kernel_regularizer=regularizer(), name="logits"),
+            pruned(layers.Dense, "dense", 48, activation="relu"),
+            pruned(layers.Dense, "logits", 10),
         ],
         name="digits",
     )
@@ -276,6 +269,17 @@ def _fit(model, images, labels, epochs: int, callbacks: list) -> None:
     )
 
 
+def _plain(model: keras.Model) -> keras.Model:
+    """A copy without regularizers and without optimizer.
+
+    An optimizer saves a velocity for each weight, which doubles the file.
+    """
+    stripped = keras_swd.strip(model)
+    copy = keras.Sequential.from_config(stripped.get_config())
+    copy.set_weights(stripped.get_weights())
+    return copy
+
+
 class _BeforeRemoval(keras.callbacks.Callback):
     """Keeps a copy of the model as it is just before weights are removed.
 
@@ -285,7 +289,7 @@ class _BeforeRemoval(keras.callbacks.Callback):
     model_before: keras.Model
 
     def on_train_end(self, logs=None):
-        self.model_before = keras_swd.strip(self.model)
+        self.model_before = _plain(self.model)
 
 
 class _Track(keras.callbacks.Callback):
@@ -297,10 +301,10 @@ class _Track(keras.callbacks.Callback):
         self.task = progress.add_task(title, total=epochs, logs="")
 
     def on_epoch_end(self, epoch, logs=None):
-        text = f"accuracy {logs['accuracy']:.1%}"
+        text = f"training accuracy {logs['accuracy']:.1%}"
         if "sparsity" in logs:
-            text += f"  sparsity {logs['sparsity']:.1%}"
-            text += f"  residual {logs['swd_residual']:.0e}"
+            text = f"sparsity {logs['sparsity']:.1%}"
+            text += f"  residual {logs['swd_residual']:.1e}"
         self.progress.update(self.task, advance=1, logs=text)
 
 
@@ -316,7 +320,7 @@ def _progress(console) -> Iterator[Callable]:
 
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=14),
         MofNCompleteColumn(),
         TextColumn("{task.fields[logs]}"),
         console=console,
@@ -406,9 +410,9 @@ def _table(rows):
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for title in ("accuracy", "parameters", "non-zero", "bytes", "gzipped"):
+    for title in ("accuracy", "parameters", "non-zero", "bytes", "gzip"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         counts = (row.parameters, row.nonzeros, row.bytes, row.gzip_bytes)
@@ -419,21 +423,18 @@ def _table(rows):
 
 
 def _explain(result: DemoResult, console) -> None:
-    dense, before, after = result.rows[:3]
-    part, last = result.sparsity.prunable, result.rows[-1]
+    part = result.sparsity.prunable
     console.print(
-        f"{part.zeros:,} of {part.size:,} kernel weights were removed "
-        f"({part.sparsity:.2%}): accuracy {before.accuracy:.2%} before, "
-        f"{after.accuracy:.2%} after, {dense.accuracy:.2%} dense.\n"
-        f"model.tflite needs {last.bytes / result.rows[-2].bytes:.0%} of the "
-        "bytes it needs with all weights.\n"
-        f"It took {result.settings['seconds']:.0f} seconds.\n\n"
+        f"Removed: {part.zeros:,} of {part.size:,} kernel weights "
+        f"({percentage(part)}), in a run of "
+        f"{result.settings['seconds']:.0f} seconds.\n\n"
         f"Written to {result.folder}:\n"
         "  model.keras    the pruned model; loads without keras_swd\n"
         "  model.tflite   the same for TensorFlow Lite\n"
         "  report.json    the figures above, and those of each layer\n"
-        "  sparsity.png   a picture of each layer\n"
+        "  sparsity.png   a picture of each layer\n\n"
         f"Next: keras-swd inspect {result.folder / 'model.keras'}",
+        soft_wrap=True,
         markup=False,
     )
 

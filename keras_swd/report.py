@@ -451,10 +451,12 @@ def _draw_magnitudes(axes, kernels) -> None:
         axes.axhline(row + 0.3, color="#c8c8c8", linewidth=0.6, zorder=0)
     used = np.flatnonzero(counts.sum(axis=0))
     low, high = (edges[used[0]], edges[used[-1] + 1]) if used.size else (-4, 0)
-    low, high = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
-    axes.set_xlim(low, high)
-    ticks = range(low, high + 1, 1 + (high - low) // 8)
-    axes.set_xticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
+    ticks = range(math.floor(low), math.ceil(high) + 1)
+    axes.set_xticks(
+        ticks[:: 1 + len(ticks) // 9],
+        [f"$10^{{{tick}}}$" for tick in ticks[:: 1 + len(ticks) // 9]],
+    )
+    axes.set_xlim(min(low, ticks[0] + 0.9), max(high, ticks[-1] - 0.9))
     axes.set_xlabel("magnitude of the weights that are not zero")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -86,7 +86,7 @@ def test_bad_arguments_are_refused_when_built(cls, arguments, message):
 
 
 def test_constant_and_power_must_be_positive():
-    with pytest.raises(ValueError, match="`value`.*value=0"):
+    with pytest.raises(ValueError, match=r"`value`.*value=0"):
         Constant(0)
-    with pytest.raises(ValueError, match="`power`.*power=-1"):
+    with pytest.raises(ValueError, match=r"`power`.*power=-1"):
         Polynomial(1.0, 2.0, power=-1)

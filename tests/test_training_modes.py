@@ -706,6 +706,31 @@ def test_a_run_that_stops_early_warns_and_removes_nothing():
     assert zeros(model) == share(model)
 
 
+@short_run
+@pytest.mark.parametrize("remove_at", [0.5, 1.0])
+def test_averaged_weights_bring_no_removed_weight_back(remove_at):
+    """Keras overwrites the weights by their averages when `fit` ends."""
+    optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
+    model = compiled(optimizer=optimizer)
+    train(model, *lit(), pruning=scheduler(remove_at=remove_at))
+    assert zeros(model) == share(model)
+
+
+def test_restored_weights_are_pruned_if_the_scheduler_comes_last():
+    model = compiled()
+    best = keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=EPOCHS, restore_best_weights=True
+    )
+    model.fit(
+        *lit(),
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[best, scheduler()],
+    )
+    assert zeros(model) == share(model)
+
+
 def test_a_run_that_stops_at_its_very_end_is_complete():
     model = compiled()
     stop = keras.callbacks.EarlyStopping(
@@ -768,6 +793,24 @@ def test_a_loop_with_a_gradient_tape(compiled_step):
         step = tf.function(step)
     record = run_by_hand(model, lambda x, y: step(*map(tf.constant, (x, y))))
     assert_pruned_in_the_dark(model, *record)
+
+
+@tensorflow_only
+def test_a_train_step_of_the_model_itself():
+    import tensorflow as tf
+
+    class Own(Subclassed):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            variables = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return {"loss": loss}
+
+    model = Own(one_for_all())
+    model(dark(1)[0])
+    assert_pruned_in_the_dark(model, *train(compiled(model), *dark()))
 
 
 @torch_only

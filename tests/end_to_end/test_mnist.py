@@ -1,0 +1,117 @@
+"""From real images to a TFLite file, with a small budget."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_swd
+from keras_swd import PruningScheduler, SelectiveWeightDecay
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRUNABLE = 61_470  # kernels of LeNet-5, which has 61,706 parameters
+
+
+@pytest.fixture(scope="module")
+def mnist(data_dir):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = data_dir / "tensorflow_datasets"
+
+    def load(split):
+        loaded = tfds.load(
+            "mnist", split=split, data_dir=folder, download=False, batch_size=-1
+        )
+        images, labels = tfds.as_numpy((loaded["image"], loaded["label"]))
+        return ((images / 255.0 - 0.1307) / 0.3081).astype("float32"), labels
+
+    return load("train[:20000]"), load("test[:4000]")
+
+
+def lenet5(swd):
+    layers = keras.layers
+    pruned = {"activation": "relu", "kernel_regularizer": swd}
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(6, 5, padding="same", **pruned),
+            layers.MaxPooling2D(),
+            layers.Conv2D(16, 5, **pruned),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(120, **pruned),
+            layers.Dense(84, **pruned),
+            layers.Dense(10, kernel_regularizer=swd),
+        ]
+    )
+
+
+def test_train_remove_strip_export(mnist, tmp_path):
+    train, test = mnist
+    model = lenet5(SelectiveWeightDecay())
+    epochs, steps = 4, 157
+    hold = int(0.7 * epochs * steps)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.05, epochs * steps - hold, warmup_target=0.05, warmup_steps=hold
+    )
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(
+        *train,
+        batch_size=128,
+        epochs=epochs,
+        verbose=0,
+        validation_data=test,
+        callbacks=[PruningScheduler(0.9, monitor_data=test)],
+    ).history
+    before = history["val_accuracy"][-1]
+    after = model.evaluate(*test, verbose=0)[1]
+    assert before > 0.95
+    assert abs(before - after) < 0.01
+    assert history["accuracy_if_removed"][-1] == pytest.approx(after, abs=1e-6)
+    # Early in the run removal would have cost a lot: it is the decay that
+    # makes it free.
+    assert history["accuracy_if_removed"][0] < history["val_accuracy"][0]
+
+    sparse = keras_swd.strip(model)
+    zeros = sum(np.count_nonzero(w == 0) for w in sparse.get_weights()[::2])
+    assert zeros == round(0.9 * PRUNABLE)
+
+    path = tmp_path / "lenet5.tflite"
+    report = keras_swd.export.to_tflite(sparse, path, check_with=test[0][:256])
+    dense = keras_swd.export.to_tflite(
+        sparse, tmp_path / "dense.tflite", sparse=False
+    )
+    assert report.sparse
+    assert report.bytes == path.stat().st_size
+    assert report.bytes < 0.25 * dense.bytes
+    assert report.top1_agreement == 1.0
+    assert report.zeros >= zeros
+
+
+def test_the_example_runs(data_dir, tmp_path):
+    result = tmp_path / "result.json"
+    subprocess.run(
+        [
+            sys.executable,
+            ROOT / "examples" / "lenet5_mnist.py",
+            *("--data-dir", data_dir / "tensorflow_datasets"),
+            *("--epochs", "1"),
+            *("--sparsity", "0.9"),
+            *("--json", result),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    result = json.loads(result.read_text())
+    assert result["epochs"] == 1
+    assert result["accuracy"] > 0.93
+    assert abs(result["accuracy"] - result["accuracy_before_removal"]) < 0.03
