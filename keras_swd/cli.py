@@ -33,8 +33,6 @@ def one_line_errors(command: Callable) -> Callable:
         try:
             return command(*args, **kwargs)
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, click.exceptions.Exit):
-                raise
             raise click.ClickException(in_one_line(error)) from error
 
     return wrapped
@@ -60,7 +58,7 @@ def main() -> None:
 
     To prune a network of your own, use the Python package keras_swd: a
     regularizer for its layers, and a callback for `model.fit`.
-    """
+    """  # noqa: D301, click reads the backslashes: do not wrap these lines.
 
 
 @main.command()
@@ -74,6 +72,7 @@ def main() -> None:
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
+    metavar="N",
     default=40,
     show_default=True,
     help="Epochs of each of the two trainings.",
@@ -81,6 +80,7 @@ def main() -> None:
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
+    metavar="N",
     default=0,
     show_default=True,
     help="Seed of everything random.",
@@ -126,7 +126,7 @@ def inspect(model: str, json_path: str | None, plot_path: str | None) -> None:
     from keras_swd.export.agreement import gzip_size
     from keras_swd.report import sparsity_report
 
-    notes = []
+    notes: list[str] = []
     if path.suffix == ".tflite":
         report, notes = read_tflite(path)
     else:
@@ -171,9 +171,10 @@ def export(model: str, out: str, sparse: str) -> None:
     start("tensorflow")
     from keras_swd.export import to_tflite
 
-    wanted = {"auto": "auto", "yes": True, "no": False}[sparse]
+    wanted = "auto" if sparse == "auto" else sparse == "yes"
+    loaded = load_model(path)
     try:
-        report = to_tflite(load_model(path), out, sparse=wanted)
+        report = to_tflite(loaded, out, sparse=wanted)
     except (RuntimeError, ValueError) as error:
         message = in_one_line(error).replace("`sparse=False`", "`--sparse no`")
         raise click.ClickException(f"{model}: {message}") from error
@@ -279,7 +280,7 @@ def load_model(path: Path) -> Any:
         )
         raise ValueError(f"{path} {wrong}.")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises anything on a strange file.
         message = str(error)
         unknown = re.search(r"Could not locate \w+ '([^']+)'", message)
@@ -297,6 +298,45 @@ def load_model(path: Path) -> Any:
         else:
             wrong = f"cannot be read: {in_one_line(error).rstrip('.')}"
         raise ValueError(f"{path} {wrong}.") from error
+    if not model.built:
+        raise ValueError(
+            f"{path} holds a model that was saved before it had weights. Call "
+            "it on data, or model.build(input_shape), and save it again."
+        )
+    return model
+
+
+def is_damaged(content: bytes) -> bool:
+    """Whether LiteRT finds the structure of a .tflite file broken."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(
+            "Reading a TFLite file needs LiteRT: "
+            "pip install 'keras_swd[tflite]'."
+        ) from error
+    from keras_swd.export.quiet import quiet
+
+    try:
+        with quiet():
+            Interpreter(model_content=content)
+    except (RuntimeError, ValueError) as error:
+        # Operators that it does not know are no concern here.
+        return "Flatbuffer" in str(error)
+    return False
+
+
+def short_name(name: str) -> str:
+    """The name of one operation, where a converter has joined several.
+
+    Example:
+
+    >>> short_name("cnn/conv/Relu;cnn/conv/BiasAdd;cnn/conv/convolution")
+    'cnn/conv/convolution'
+    """
+    parts = name.split(";")
+    products = ("convolution", "MatMul", "depthwise")
+    return next((p for p in parts if p.endswith(products)), parts[0])
 
 
 def read_tflite(path: Path) -> tuple[Any, list[str]]:
@@ -307,17 +347,14 @@ def read_tflite(path: Path) -> tuple[Any, list[str]]:
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise ValueError(f"{path} is no TFLite file, whatever its name.")
-    try:
-        tensors = stored_tensors(content)
-    except ImportError:
-        raise
-    except Exception as error:  # Offsets that point anywhere.
-        raise ValueError(f"{path} is damaged or cut short.") from error
+    if is_damaged(content):
+        raise ValueError(f"{path} is damaged or cut short.")
+    tensors = stored_tensors(content)
     kernels = tuple(
         KernelSparsity(
             size=tensor.size,
             zeros=tensor.zeros or 0,
-            path=tensor.name,
+            path=short_name(tensor.name),
             shape=tensor.shape,
         )
         for tensor in tensors

@@ -132,8 +132,8 @@ def run_demo(
     from rich.console import Console
 
     console = console or Console(highlight=False)
-    with _folder(folder) as (work, target), _gathered_warnings() as notes:
-        result = _run(work, target, epochs, seed, console, notes)
+    with _folder(folder) as work, _gathered_warnings() as notes:
+        result = _run(work, Path(folder), epochs, seed, console, notes)
     console.print(_table(result.rows))
     for note in result.notes:
         console.print(f"Note: {note}", markup=False)
@@ -440,31 +440,33 @@ def _explain(result: DemoResult, console) -> None:
 
 
 @contextlib.contextmanager
-def _folder(
-    folder: str | os.PathLike[str],
-) -> Iterator[tuple[Path, Path]]:
+def _folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a folder to work in, which becomes `folder` if all goes well."""
-    target = Path(folder)
+    # A link to a folder stays, and is followed.
+    target = Path(folder).resolve()
     if not target.parent.is_dir():
         raise ValueError(
             "Argument `folder` must lie in an existing folder; "
             f"{str(target.parent)!r} is none. Received: folder={str(folder)!r}."
         )
-    if target.exists() and not target.is_dir():
+    if target.exists() and (not target.is_dir() or target == Path.cwd()):
         raise ValueError(
-            "Argument `folder` must name a folder, and this is a file. "
-            f"Received: folder={str(folder)!r}."
+            "Argument `folder` must name a folder of its own, no file and not "
+            f"the present folder. Received: folder={str(folder)!r}."
         )
     _check_replaceable(target)
     work = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    old = work.with_name(f"{work.name}.old")
     work.mkdir()
     try:
-        yield work, target
+        yield work
         _check_replaceable(target)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(target: Path) -> None:

@@ -166,7 +166,7 @@ class SparsityReport:
             box=box.SIMPLE_HEAD,
             title=Text(f"Sparsity of {self.name!r}"),
             title_justify="left",
-            padding=(0, 1),
+            pad_edge=False,
         )
         table.add_column("kernel", overflow="fold")
         table.add_column("shape", overflow="fold")
@@ -179,13 +179,13 @@ class SparsityReport:
             table.add_row(*map(Text, row), **options)
 
         for kernel in self.kernels:
-            shape = " × ".join(map(str, kernel.shape))
+            shape = "×".join(map(str, kernel.shape))
             last = kernel is self.kernels[-1]
             add(kernel.path, shape, kernel, end_section=last)
         part = any(k.prunable for k in self.kernels)
         add("prunable kernels" if part else "all kernels", "", self.prunable)
         if self.others.size:
-            add("biases and other weights", "", self.others)
+            add("biases and others", "", self.others)
         add("whole model", "", self.total)
         stream = io.StringIO()
         Console(file=stream, width=width, color_system=None).print(table)

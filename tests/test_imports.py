@@ -1,0 +1,52 @@
+"""What `import keras_swd` brings along, and what it offers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras_swd
+
+HEAVY = {
+    "ai_edge_litert",
+    "click",
+    "matplotlib",
+    "sklearn",
+    "spektral",
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorflow_model_optimization",
+    "tf_keras",
+}
+SCRIPT = """
+import json, sys
+import keras
+before = set(sys.modules)
+import keras_swd
+print(json.dumps(sorted({m.split(".")[0] for m in set(sys.modules) - before})))
+"""
+
+
+def test_it_imports_nothing_heavy_beyond_keras():
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"KERAS_BACKEND": "numpy"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    new = set(json.loads(result.stdout.splitlines()[-1]))
+    assert "keras_swd" in new
+    assert not new & HEAVY
+
+
+def test_the_public_names_are_there():
+    names = """
+        SelectiveWeightDecay PruningScheduler Constant Linear Exponential
+        Polynomial Unstructured Channel Block NM GlobalRanking Uniform LAMP
+        ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
+        export
+    """.split()
+    assert [n for n in names if not hasattr(keras_swd, n)] == []
+    assert callable(keras_swd.export.to_tflite)
+    assert callable(keras_swd.export.check_tflite)
