@@ -34,7 +34,7 @@ DEFAULT = {
     "optimizer": "momentum",
     "rate": 0.1,
     "rates": "hold",
-    "end": 1e4,
+    "end": 5e3,
     "finish": 0.8,
     "allocation": "LAMP",
     "seed": 0,
@@ -58,7 +58,6 @@ def plan():
         cell(sparsity=s, optimizer=o, rate=r, seed=seed)
         for (o, r, s), seed in itertools.product(
             [
-                ("momentum", 0.05, 0.9),
                 ("momentum", 0.1, 0.9),
                 ("momentum", 0.1, 0.98),
                 ("momentum", 0.1, 0.99),
@@ -76,7 +75,7 @@ def plan():
     ]
     growth = [
         *(cell(finish=f) for f in (0.6, 1.0)),
-        *(cell(end=e) for e in (1e3, 1e5)),
+        *(cell(end=e) for e in (5e2, 5e4)),
         *(cell(rates=r) for r in ("constant", "cosine", "step")),
         *(cell(rates=r, finish=1.0) for r in ("constant", "cosine", "step")),
         cell(),
@@ -85,14 +84,14 @@ def plan():
         cell(data="digits", sparsity=0.9, optimizer=o, rate=RATES[o],
              rates=r, end=e, finish=f)
         for o, r, e, f in itertools.product(
-            RATES, ("constant", "step", "hold"), (1e3, 1e4, 1e5), (0.8, 1.0),
+            RATES, ("constant", "step", "hold"), (5e2, 5e3, 5e4), (0.8, 1.0),
         )
     ]  # fmt: skip
     return {
         "results": (["optimizer", "rate", "sparsity"], results),
+        "digits": (["optimizer", "rates", "finish", "end"], digits),
         "allocations": (["allocation", "rate"], allocations),
         "growth": (["rates", "finish", "end"], growth),
-        "digits": (["optimizer", "rates", "finish", "end"], digits),
     }
 
 

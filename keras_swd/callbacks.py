@@ -64,7 +64,7 @@ class PruningScheduler(keras.callbacks.Callback):
             remove. Kernels whose regularizer has a target of its own do not
             count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
-            to `Exponential(0.1, 1e4, finish=0.8)`.
+            to `Exponential(0.1, 5e3, finish=0.8)`.
         allocation: An `Allocation`, how kernels share the target. Defaults to
             `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
@@ -121,11 +121,11 @@ class PruningScheduler(keras.callbacks.Callback):
     ):
         super().__init__()
         self.sparsity = None if sparsity is None else check_sparsity(sparsity)
-        self.schedule = schedule or Exponential(0.1, 1e4, finish=0.8)
+        self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
         if not isinstance(self.schedule, Schedule):
             raise ValueError(
                 "Argument `schedule` must be a keras_swd schedule, e.g. "
-                "keras_swd.Exponential(0.1, 1e4, finish=0.8). "
+                "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
                 f"Received: schedule={schedule!r}."
             )
         self.allocation = allocation or LAMP()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from keras_swd.report import (
 )
 
 SPARSITY = 0.95
-WEIGHT_DECAY = 5e-4
+WEIGHT_DECAY = 1e-3
 LEARNING_RATE = 0.05
 EPOCHS = 40
 BATCH_SIZE = 64
@@ -126,12 +127,14 @@ def run_demo(
         `DemoResult`.
 
     Raises:
-        ValueError: If `folder` cannot be written, or holds other files.
+        ValueError: If `folder` cannot be written or holds other files, or
+            Keras does not run on TensorFlow.
         ImportError: If scikit-learn or LiteRT is missing.
     """
     from rich.console import Console
 
     console = console or Console(highlight=False)
+    _check_environment()
     with _folder(folder) as work, _gathered_warnings() as notes:
         result = _run(work, Path(folder), epochs, seed, console, notes)
     console.print(_table(result.rows))
@@ -139,6 +142,25 @@ def run_demo(
         console.print(f"Note: {note}", markup=False)
     _explain(result, console)
     return result
+
+
+def _check_environment() -> None:
+    """Raises before training if what the demo needs is missing."""
+    for module, package in (
+        ("sklearn", "scikit-learn, for its digits"),
+        ("ai_edge_litert", "LiteRT, to write and run TFLite files"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(
+                f"The demo needs {package}: pip install "
+                "'keras_swd[demo,tflite]'."
+            )
+    if keras.config.backend() != "tensorflow":
+        raise ValueError(
+            "The demo writes a TFLite file, for which Keras must run on "
+            "TensorFlow: set KERAS_BACKEND=tensorflow. "
+            f"Received: the backend {keras.config.backend()!r}."
+        )
 
 
 def _run(work, target, epochs, seed, console, notes) -> DemoResult:
@@ -149,8 +171,8 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
         f"Data: {len(images):,} handwritten digits to train on, "
         f"{len(test_images):,} others to test on.\n"
         f"Network: convolutional, {dense.count_params():,} parameters, trained "
-        "twice from the same start.\nResidual: what is left, of 1, in the "
-        "weights that will be removed at the end.\n"
+        "twice from the same start.\nResidual: share of the sum of squares "
+        "that is left in the weights to be removed.\n"
     )
     with _progress(console) as track:
         _fit(dense, images, labels, epochs, [track("Dense baseline", epochs)])
@@ -208,13 +230,8 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
 
 def _digits(seed: int) -> list[np.ndarray]:
     """Images and labels to train on, then those to test on."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "The demo needs the digits that come with scikit-learn: "
-            "pip install 'keras_swd[demo]'."
-        ) from error
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))
     images = (digits.images[order, :, :, None] / 16.0).astype("float32")

@@ -89,6 +89,11 @@ def check_kernels(
     kernels: Sequence[Kernel], sparsity: float | None, model: keras.Model
 ) -> None:
     """Raises a `ValueError` if these kernels cannot be pruned as asked."""
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so it has no kernels to "
+            "prune. Call it on data, or `model.build(input_shape)`, first."
+        )
     if not kernels:
         raise ValueError(
             f"No trainable kernel of model {model.name!r} carries a pruning "

@@ -262,10 +262,10 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> model.set_weights([[[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]], [0.0, 0.5]])
+    >>> model.set_weights([np.eye(3, 2), np.zeros(2)])
     >>> report = sparsity_report(model)
-    >>> report.kernels[0].zeros, report.total.zeros, report.total.sparsity
-    (4, 5, 0.625)
+    >>> report.kernels[0].zeros, report.total.nonzeros, report.total.sparsity
+    (4, 2, 0.75)
     """
     if not isinstance(model, keras.layers.Layer):
         raise ValueError(

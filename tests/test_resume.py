@@ -107,7 +107,7 @@ def crash():
 @pytest.mark.filterwarnings("ignore:A weight selected when")
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"backup_first": False}, {"remove_at": 0.3}, {"reallocations": 2}],
+    [{}, {"backup_first": False, "reallocations": 2}, {"remove_at": 0.3}],
     ids=str,
 )
 def test_a_run_resumed_after_a_crash_ends_as_if_it_had_not_stopped(

@@ -183,8 +183,7 @@ def after_penalty_alone(start, steps, every=1, momentum=0.0, nesterov=False):
         weights = weights + (
             momentum * velocity + change if nesterov else velocity
         )
-    ends = np.cumsum([k.size for k in start])[:-1]
-    flat = np.split(weights, ends)
+    flat = np.split(weights, np.cumsum([k.size for k in start])[:-1])
     return [f.reshape(k.shape) for f, k in zip(flat, start, strict=True)]
 
 
@@ -291,7 +290,7 @@ def test_what_carries_no_pruning_regularizer_is_not_pruned():
     plain = layers.Dense(8, kernel_regularizer="l2")
     model = keras.Sequential([keras.Input((6,)), plain, dense(3, swd)])
     train(compiled(model), *lit())
-    assert np.count_nonzero(plain.kernel) == 6 * 8
+    assert np.count_nonzero(ops.convert_to_numpy(plain.kernel)) == 6 * 8
     assert zeros(model) == round(SPARSITY * 24)
 
 
@@ -312,7 +311,6 @@ def test_a_layer_may_be_frozen_and_set_free_between_runs():
     model.layers[-1].trainable = False
     train(compiled(model), *dark(), epochs=1)
     model.layers[-1].trainable = True
-    compiled(model).fit(*dark(), batch_size=BATCH, verbose=0)
     model = compiled(model)
     start = kernels(model)
     model.fit(*dark(), batch_size=BATCH, verbose=0)
@@ -406,15 +404,12 @@ def test_a_scaled_loss_scales_nothing_else():
     [
         lambda: keras.optimizers.Adam(0.05),
         lambda: keras.optimizers.AdamW(0.05, weight_decay=1e-3),
-        lambda: keras.optimizers.LossScaleOptimizer(
-            keras.optimizers.Adam(0.05)
-        ),
         lambda: keras.optimizers.RMSprop(0.05),
         lambda: keras.optimizers.SGD(
             keras.optimizers.schedules.CosineDecay(RATE, TOTAL), momentum=0.5
         ),
     ],
-    ids=["adam", "adamw", "scaled adam", "rmsprop", "cosine"],
+    ids=["adam", "adamw", "rmsprop", "cosine"],
 )
 def test_selected_weights_are_low_when_they_go(optimizer):
     model = compiled(optimizer=optimizer())
@@ -477,7 +472,6 @@ def torch_batches():
     ("data", "arguments", "total_steps"),
     [
         (endless, {"steps_per_epoch": STEPS}, None),
-        (endless, {"steps_per_epoch": STEPS}, TOTAL),
         (lambda: Batches(), {}, None),
         pytest.param(of_known_length, {}, None, marks=tensorflow_only),
         pytest.param(of_unknown_length, {}, TOTAL, marks=tensorflow_only),
@@ -491,7 +485,6 @@ def torch_batches():
     ],
     ids=[
         "generator",
-        "generator and total_steps",
         "PyDataset",
         "tf.data",
         "tf.data of unknown length",
@@ -575,25 +568,21 @@ def test_a_second_run_may_ask_for_more_sparsity():
 
 
 @pytest.mark.parametrize(
-    ("data", "arguments"),
+    "data",
     [
-        (lambda: Batches(), {}),
-        pytest.param(of_unknown_length, {}, marks=tensorflow_only),
+        lambda: Batches(),
+        pytest.param(of_unknown_length, marks=tensorflow_only),
     ],
     ids=["known length", "unknown length"],
 )
 @ends
-def test_a_run_in_two_parts_follows_one_curve(data, arguments):
+def test_a_run_in_two_parts_follows_one_curve(data):
     model = compiled()
     pruning = scheduler(total_steps=TOTAL)
     with pytest.warns(UserWarning, match="ended at 33% of its schedule"):
-        history, record = train(
-            model, data(), pruning=pruning, epochs=1, **arguments
-        )
+        history, record = train(model, data(), pruning=pruning, epochs=1)
     assert zeros(model) == 0
-    rest, second = train(
-        model, data(), pruning=pruning, initial_epoch=1, **arguments
-    )
+    rest, second = train(model, data(), pruning=pruning, initial_epoch=1)
     history = {key: values + rest[key] for key, values in history.items()}
     record.after += second.after
     assert_pruned_in_the_dark(model, history, record)
@@ -1026,6 +1015,7 @@ def test_two_devices_train_as_one():
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     replicas, strengths, losses, zeros = json.loads(

@@ -27,7 +27,7 @@ class SelectiveWeightDecay(PruningRegularizer):
 
     Args:
         weight_decay: Float >= 0, the coefficient of ordinary weight decay,
-            `mu` in the paper. Defaults to `5e-4`.
+            `mu` in the paper. Defaults to `1e-3`.
         sparsity: Float in [0, 1), a target for the kernels that hold this
             instance alone. `None` leaves them to the scheduler's. Defaults to
             `None`.
@@ -51,7 +51,7 @@ class SelectiveWeightDecay(PruningRegularizer):
 
     def __init__(
         self,
-        weight_decay: float = 5e-4,
+        weight_decay: float = 1e-3,
         sparsity: float | None = None,
         granularity: Granularity | None = None,
         criterion=None,
