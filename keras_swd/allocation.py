@@ -119,9 +119,10 @@ class LAMP(Allocation):
         """Returns the LAMP scores of one kernel's units, lowest first."""
         squares = np.square(np.sort(scores), dtype="float64")
         remaining = np.cumsum(squares[::-1])[::-1]
-        return np.divide(
-            squares, remaining, out=np.zeros_like(squares), where=squares > 0
-        )
+        shares = np.zeros_like(squares)
+        with np.errstate(invalid="ignore"):  # what diverged has no shares
+            np.divide(squares, remaining, out=shares, where=squares > 0)
+        return shares
 
 
 @keras.saving.register_keras_serializable("keras_swd")

@@ -10,6 +10,8 @@ import numpy as np
 from keras_swd import forecast
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.kernels import (
+    Kernel,
+    all_finite,
     apply_masks,
     check_finite,
     check_kernels,
@@ -18,6 +20,7 @@ from keras_swd.kernels import (
     share_masked,
     share_of_norm,
 )
+from keras_swd.regularizers.base import Controls, PruningRegularizer
 from keras_swd.schedules import Exponential, Schedule, check_progress
 from keras_swd.selection import check_sparsity
 
@@ -146,32 +149,19 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
-        self._kernels = find_kernels(self.model)
-        check_kernels(self._kernels, self.sparsity, self.model)
         self._find_steps()
-        self._units = [kernel.unit_scores().size for kernel in self._kernels]
         self._epoch = 0
         self._done = 0.0
+        self._kernels: list[Kernel] = []
+        self._groups: list[tuple[PruningRegularizer, Controls, list[int]]] = []
         self._period = None
         self._counts: list[int] = []
         self._thresholds: list[float] = []
         self._masks: list[np.ndarray] = []
+        self._strength = self._coming = 0.0
         self._warned: set[str] = set()
-        members: dict[int, list[int]] = {}
-        for i, kernel in enumerate(self._kernels):
-            members.setdefault(id(kernel.regularizer), []).append(i)
-        #: The regularizers, each with the places of its kernels.
-        self._groups = [
-            (self._kernels[places[0]].regularizer, places)
-            for places in members.values()
-        ]
-        changed = [
-            regularizer.attach([self._kernels[i].variable for i in places])
-            for regularizer, places in self._groups
-        ]
-        if any(changed) and getattr(self.model, "train_function", None):
-            # Steps compiled before do not see values created after.
-            self.model.make_train_function(force=True)
+        if self.model.built:
+            self._attach()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
@@ -183,42 +173,49 @@ class PruningScheduler(keras.callbacks.Callback):
         """Sets the strength and the thresholds of the coming step."""
         # On JAX, reading the model brings its variables up to date, and makes
         # the coming step read what is assigned here.
-        self.model  # noqa: B018
+        model = self.model
+        if not self._kernels:
+            if not model.built:  # its first step builds it
+                return
+            self._attach()
         progress = self._progress(batch)
         if self._masks:
             return
-        if progress >= self.remove_at:
+        if progress >= self.remove_at and self.remove_at < 1.0:
             self._remove()
             return
         first = not self._counts
         self._select(progress)
-        self._strength = self.schedule(progress)
-        for regularizer, places in self._groups:
-            regularizer.controls.assign(
-                np.array(
-                    [self._strength, *(self._thresholds[i] for i in places)],
-                    "float32",
-                )
-            )
+        self._coming = self.schedule(progress)
+        for _, controls, places in self._groups:
+            controls.set(self._coming, [self._thresholds[i] for i in places])
         if first:
             self._warn_of_forecast(progress)
 
     def on_train_batch_end(self, batch, logs=None):
         """Notes what is done; keeps removed units at zero."""
         self._done = self._progress(batch + 1)
+        self._batches = batch + 1
         if self._masks:
             self.model  # noqa: B018
-            for kernel, mask in zip(self._kernels, self._masks, strict=True):
-                kernel.variable.assign(kernel.values() * mask)
+            apply_masks(self._kernels, self._masks)
+        elif self._counts:
+            # Not in `on_train_batch_begin`: where data end unforeseen, Keras
+            # begins a step that never runs.
+            self._strength = self._coming
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self.model  # noqa: B018
+        if self.params.get("steps") is None:
+            self._steps_per_epoch = self._batches
+        if not self._kernels:
+            self._attach()
         logs = {} if logs is None else logs
         masks = self._masks or self._present_masks()
         logs["sparsity"] = share_masked(masks)
         logs["swd_strength"] = 0.0 if self._masks else self._strength
-        logs["swd_threshold"] = max(self._thresholds)
+        logs["swd_threshold"] = max(self._thresholds, default=-1.0)
         logs["swd_residual"] = share_of_norm(self._kernels, masks)
         if self.monitor_data is not None:
             logs.update(self._evaluate_if_removed(masks))
@@ -227,6 +224,8 @@ class PruningScheduler(keras.callbacks.Callback):
         """Removes the selected units, if the run was completed."""
         self.model  # noqa: B018
         if self._masks:
+            # Averaged weights, e.g., are put in place when the run ends.
+            apply_masks(self._kernels, self._masks)
             return
         if self._done < 1.0 - 0.5 / self._total:
             residual = share_of_norm(self._kernels, self._present_masks())
@@ -241,6 +240,26 @@ class PruningScheduler(keras.callbacks.Callback):
             )
             return
         self._remove()
+
+    def _attach(self) -> None:
+        """Finds the kernels, checks them, and connects them to their values."""
+        kernels = find_kernels(self.model)
+        check_kernels(kernels, self.sparsity, self.model)
+        self._kernels = kernels
+        self._units = [kernel.unit_scores().size for kernel in kernels]
+        members: dict[int, list[int]] = {}
+        for i, kernel in enumerate(kernels):
+            members.setdefault(id(kernel.regularizer), []).append(i)
+        new = []
+        for places in members.values():
+            regularizer = kernels[places[0]].regularizer
+            variables = [kernels[i].variable for i in places]
+            controls, is_new = regularizer.attach(variables, self.model)
+            self._groups.append((regularizer, controls, places))
+            new.append(is_new)
+        if any(new) and getattr(self.model, "train_function", None):
+            # Steps compiled before do not see values created after.
+            self.model.make_train_function(force=True)
 
     # Progress ---------------------------------------------------------------
 
@@ -305,10 +324,8 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
-        for regularizer, places in self._groups:
-            regularizer.controls.assign(
-                np.array([0.0] + [-1.0] * len(places), "float32")
-            )
+        for _, controls, _ in self._groups:
+            controls.release()
 
     def _evaluate_if_removed(self, masks) -> dict[str, float]:
         """The compiled metrics with the selected units at zero for a moment."""
@@ -340,7 +357,9 @@ class PruningScheduler(keras.callbacks.Callback):
             self._kernels, self._units, self._counts, strict=True
         ):
             kept = units - count
-            if kept < min(FEW_UNITS, units / 10):
+            few = kept < min(FEW_UNITS, units / 10)
+            # What diverged has no lowest units; removal will refuse it.
+            if few and all_finite(self._kernels):
                 self._warn_once(
                     kernel.path,
                     f"Kernel {kernel.path!r} is about to keep {kept} of its "
@@ -353,10 +372,11 @@ class PruningScheduler(keras.callbacks.Callback):
         """Warns if the decay of one step is too strong for the optimizer."""
         optimizer = getattr(self.model, "optimizer", None)
         limit = forecast.stable_decay(optimizer)
-        if optimizer is None or limit is None or self._masks:
+        if limit is None or self._masks or not self._groups:
             return
-        decay = max(r.decay(strength) for r, _ in self._groups)
-        decay *= float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        decay = max(r.decay(strength) for r, _, _ in self._groups)
+        rate = optimizer.learning_rate  # type: ignore[union-attr]
+        decay *= float(keras.ops.convert_to_numpy(rate))
         if decay > SAFE_SHARE * limit:
             self._warn_once(
                 "stability",
@@ -371,7 +391,9 @@ class PruningScheduler(keras.callbacks.Callback):
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,
-            lambda p: max(r.decay(self.schedule(p)) for r, _ in self._groups),
+            lambda p: max(
+                r.decay(self.schedule(p)) for r, _, _ in self._groups
+            ),
             max(self._thresholds),
             total_steps=self._total,
             begin=progress,

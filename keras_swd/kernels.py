@@ -158,10 +158,15 @@ def count_removals(
     return counts
 
 
+def all_finite(kernels: Sequence[Kernel]) -> bool:
+    """Whether no kernel holds NaN or infinity."""
+    return all(np.isfinite(kernel.values()).all() for kernel in kernels)
+
+
 def check_finite(kernels: Sequence[Kernel]) -> None:
     """Raises a `ValueError` if a kernel holds NaN or infinity."""
     for kernel in kernels:
-        if not np.isfinite(kernel.values()).all():
+        if not all_finite([kernel]):
             raise ValueError(
                 f"Kernel {kernel.path!r} holds NaN or infinity, so its lowest "
                 "weights are not defined. Nothing was removed. The training "

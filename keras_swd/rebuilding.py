@@ -84,29 +84,42 @@ def with_regularizer(
             "keras_swd.SelectiveWeightDecay(). "
             f"Received: regularizer={regularizer!r}."
         )
-    excluded = {e if isinstance(e, str) else e.name for e in exclude}
+    trails = {id(layer): trail for layer, trail in _walk(model)}
+    excluded = {
+        e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
+        for e in exclude
+    }
     config = keras.saving.serialize_keras_object(regularizer)
     seen: set[str] = set()
-    changed: set[str] = set()
+    changed = False
 
-    def edit(part):
+    def edit(part, trail=""):
+        nonlocal changed
         if isinstance(part, (list, tuple)):
-            return type(part)(edit(p) for p in part)
+            return type(part)(edit(p, trail) for p in part)
         if not isinstance(part, dict):
             return part
         name = part.get("name")
-        if isinstance(name, str):
-            seen.add(name)
-            if name in excluded:
+        own = (
+            "class_name" not in part
+        )  # what wraps a layer's config names it too
+        if isinstance(name, str) and own and part is not whole:
+            trail = f"{trail}/{name}".strip("/")
+            seen.update((name, trail))
+            # A bare name means every layer of that name; a layer itself, or
+            # the path of one in a nested model, that layer alone.
+            if trail in excluded or name in names:
                 return part
-        edited = {key: edit(value) for key, value in part.items()}
+        edited = {key: edit(value, trail) for key, value in part.items()}
         for argument in KERNEL_ARGUMENTS:
             if argument in edited:
                 edited[argument] = config
-                changed.add(str(name))
+                changed = True
         return edited
 
-    twin = _rebuild(model, edit)
+    names = {e for e in exclude if isinstance(e, str)}
+    whole = model.get_config()
+    twin = _rebuild(model, lambda _: edit(whole))
     for name in sorted(excluded - seen):
         close = difflib.get_close_matches(name, seen, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -121,6 +134,15 @@ def with_regularizer(
             "layers in the model's code."
         )
     return twin
+
+
+def _walk(model, trail: str = ""):
+    """Yields the layers of a model at any depth, each with its path."""
+    for layer in model.layers:
+        path = f"{trail}/{layer.name}".strip("/")
+        yield layer, path
+        if hasattr(layer, "layers"):
+            yield from _walk(layer, path)
 
 
 def _without_pruning(part):
@@ -162,14 +184,12 @@ def _rebuild(
             f"Model {model.name!r} is not built, so it has no weights to keep. "
             "Call it on data, or `model.build(input_shape)`, first."
         )
-    classes = {type(layer) for layer in _all_layers(model)}
-    with keras.saving.custom_object_scope(
-        {cls.__name__: cls for cls in classes if not _is_ours(cls)}
-    ):
+    with keras.saving.custom_object_scope(_own_objects(model)):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
                 twin.build_from_config(model.get_build_config())
+                twin.built = True
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(
                 f"Model {model.name!r} of class {type(model).__name__} cannot "
@@ -178,11 +198,28 @@ def _rebuild(
             ) from error
         if after is not None:
             after(twin)
-        if model.compiled and model.get_compile_config():
-            twin.compile_from_config(model.get_compile_config())
+        config = model.get_compile_config() if model.compiled else None
+        if config:
+            # Not `compile_from_config`, which builds the optimizer: files
+            # would then hold its state, of twice the model's size with Adam.
+            twin.compile(**keras.saving.deserialize_keras_object(config))
     twin.set_weights(model.get_weights())
     return twin
 
 
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.startswith(("keras.", "keras_swd."))
+def _own_objects(model: keras.Model) -> dict:
+    """The classes and functions of a model that Keras does not know."""
+    objects = {type(layer) for layer in _all_layers(model)}
+    # What was passed to `compile`, which Keras shows serialized alone.
+    compiled = getattr(getattr(model, "_compile_config", None), "config", {})
+    for part in keras.tree.flatten(compiled):
+        objects.add(part if callable(part) else type(part))
+        objects.add(type(part))
+    return {
+        o.__name__: o
+        for o in objects
+        if hasattr(o, "__name__")
+        and not str(o.__module__).startswith(
+            ("builtins", "keras.", "keras_swd.")
+        )
+    }

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import keras_swd
-from keras_swd import cli
+import keras_swd_cli as cli
 
 layers = keras.layers
 
@@ -108,7 +108,7 @@ def test_version_is_that_of_the_package(run):
 
 
 def test_the_module_itself_imports_nothing_heavy():
-    origin = importlib.util.find_spec("keras_swd.cli").origin
+    origin = importlib.util.find_spec("keras_swd_cli").origin
     program = (
         "import runpy, sys; runpy.run_path(sys.argv[1], run_name='cli'); "
         "heavy = {'keras', 'numpy', 'tensorflow', 'rich'} & set(sys.modules); "

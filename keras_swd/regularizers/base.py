@@ -1,8 +1,10 @@
 """The frame of all methods that prune by regularization."""
 
+import weakref
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_swd.criteria import Magnitude
@@ -15,10 +17,12 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     """How a kernel is penalised: the base of all pruning regularizers.
 
     A subclass says what the penalty of a kernel is, in
-    `penalty(values, threshold)`; `PruningScheduler` says how hard
+    `penalty(values, strength, threshold)`, and without a scheduler in
+    `__call__(values)`; `PruningScheduler` says how hard
     (`strength`) and which units (`threshold`) at every step. Both live in one
-    `Held` vector, `controls`: the strength first, then one threshold for each
-    kernel that this instance regularises. One instance may serve many layers.
+    `Held` vector: the strength first, then one threshold for each kernel that
+    this instance regularises in a model. One instance may serve many layers,
+    and many models.
 
     It is a `Layer` too, because Keras carries state into compiled steps for
     layers alone. It has no weights, and saves nothing.
@@ -61,19 +65,22 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
                     f"Received: sparsity={sparsity}."
                 )
             self.sparsity = fixed
-        self.controls = Held([0.0, -1.0], name="controls")
+        #: What was attached, each for the kernels of one model.
+        self.attached: list[Controls] = []
         self.built = True
 
     def __call__(self, values):
-        """Returns the penalty where no scheduler selects: `strength` is 0.
+        """Returns the penalty of a kernel where no scheduler selects.
 
         Args:
             values: Float tensor of the kernel's shape.
 
         Returns:
-            Float scalar tensor.
+            Float32 scalar tensor.
         """
-        return self.penalty(values, 0.0, -1.0)
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `__call__(values)`."
+        )
 
     def penalty(self, values, strength, threshold):
         """Returns the penalty of one kernel.
@@ -120,27 +127,37 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         scores = self.granularity.unit_scores(self.criterion(values))
         return self.granularity.expand(scores <= threshold, values.shape)
 
-    def attach(self, kernels: Sequence[keras.Variable]) -> bool:
-        """Gives each kernel its own threshold among `controls`.
+    def attach(
+        self, kernels: Sequence[keras.Variable], model: keras.Model
+    ) -> tuple["Controls", bool]:
+        """Gives each kernel a view of this instance, with its own threshold.
 
         Args:
-            kernels: Variables whose `regularizer` is this instance (or a view
-                of it), in the order of their thresholds.
+            kernels: Variables of the model whose `regularizer` is this instance
+                or a view of it.
+            model: The model that is about to train.
 
         Returns:
-            Whether anything changed, so that steps compiled before must be
-            compiled again.
+            The `Controls` of these kernels, and whether they are new to the
+            model, so that steps it compiled before must be compiled again.
         """
-        views = [k.regularizer for k in kernels]
-        if self.controls.state.shape[0] == len(kernels) + 1 and all(
-            isinstance(view, KernelView) and view.index == index
-            for index, view in enumerate(views, start=1)
+        views = [kernel.regularizer for kernel in kernels]
+        controls = getattr(views[0], "controls", None)
+        if (
+            controls not in self.attached
+            or any(
+                getattr(view, "controls", None) is not controls
+                for view in views
+            )
+            or controls.state.shape[0] != len(kernels) + 1
         ):
-            return False
-        self.controls = Held([0.0] + [-1.0] * len(kernels), name="controls")
-        for index, kernel in enumerate(kernels, start=1):
-            kernel.regularizer = KernelView(self, index)
-        return True
+            controls = Controls(len(kernels))
+            self.attached.append(controls)
+            for index, kernel in enumerate(kernels, start=1):
+                kernel.regularizer = KernelView(self, controls, index)
+        new = model not in controls.models
+        controls.models.add(model)
+        return controls, new
 
     def save_own_variables(self, store) -> None:
         """Saves nothing: progress and weights give the state again."""
@@ -168,6 +185,27 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         return cls(**config)
 
 
+class Controls(Held):
+    """The strength, and the thresholds of some kernels, that a step sees.
+
+    Args:
+        kernels: Integer, the number of kernels.
+    """
+
+    def __init__(self, kernels: int):
+        super().__init__([0.0] + [-1.0] * kernels, name="controls")
+        #: The models whose compiled steps read these.
+        self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+
+    def set(self, strength: float, thresholds: Sequence[float]) -> None:
+        """Sets what the coming step sees."""
+        self.assign(np.array([strength, *thresholds], "float32"))
+
+    def release(self) -> None:
+        """Selects nothing: what follows is plain weight decay."""
+        self.set(0.0, [-1.0] * (self.state.shape[0] - 1))
+
+
 class KernelView(keras.regularizers.Regularizer):
     """A pruning regularizer as one kernel sees it, with its own threshold.
 
@@ -176,16 +214,20 @@ class KernelView(keras.regularizers.Regularizer):
 
     Args:
         instance: The `PruningRegularizer`.
-        index: Integer, the place of the kernel's threshold in `controls`.
+        controls: The `Controls` that hold the kernel's threshold.
+        index: Integer, the place of that threshold.
     """
 
-    def __init__(self, instance: PruningRegularizer, index: int):
+    def __init__(
+        self, instance: PruningRegularizer, controls: Controls, index: int
+    ):
         self.instance = instance
+        self.controls = controls
         self.index = index
 
     def __call__(self, values):
         """Returns the penalty of the kernel at the present controls."""
-        controls = ops.convert_to_tensor(self.instance.controls.state)
+        controls = ops.convert_to_tensor(self.controls.state)
         return self.instance.penalty(values, controls[0], controls[self.index])
 
     def get_config(self) -> dict:

@@ -64,6 +64,18 @@ class SelectiveWeightDecay(PruningRegularizer):
             )
         self.weight_decay = float(weight_decay)
 
+    def __call__(self, values):
+        """Returns `weight_decay / 2 * sum(w ** 2)`: there is no selection.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        w = ops.cast(values, "float32")
+        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+
     def penalty(self, values, strength, threshold):
         """Returns `weight_decay / 2 * (sum(w**2) + strength * sum(w[S]**2))`.
 
