@@ -100,10 +100,9 @@ def with_regularizer(
         if not isinstance(part, dict):
             return part
         name = part.get("name")
-        own = (
-            "class_name" not in part
-        )  # what wraps a layer's config names it too
-        if isinstance(name, str) and own and part is not whole:
+        # What wraps the configuration of a layer may repeat its name.
+        wraps = "class_name" in part
+        if isinstance(name, str) and not wraps and part is not whole:
             trail = f"{trail}/{name}".strip("/")
             seen.update((name, trail))
             # A bare name means every layer of that name; a layer itself, or
