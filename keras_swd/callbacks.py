@@ -26,8 +26,6 @@ from keras_swd.selection import check_sparsity
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
-#: Share of the stable decay that the penalty may use; the data need the rest.
-SAFE_SHARE = 0.8
 
 
 class PruningScheduler(keras.callbacks.Callback):
@@ -166,8 +164,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
         self._epoch = epoch
-        last = (epoch + 1) * self._steps_per_epoch / self._total
-        self._warn_of_instability(self.schedule(min(last, 1.0)))
+        self._warn_of_instability()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
@@ -368,32 +365,27 @@ class PruningScheduler(keras.callbacks.Callback):
                     "give its regularizer a `sparsity` of its own.",
                 )
 
-    def _warn_of_instability(self, strength: float) -> None:
-        """Warns if the decay of one step is too strong for the optimizer."""
-        optimizer = getattr(self.model, "optimizer", None)
-        limit = forecast.stable_decay(optimizer)
-        if limit is None or self._masks or not self._groups:
+    def _decay(self, progress: float) -> float:
+        """The strongest decay of a selected weight at `progress`."""
+        strength = self.schedule(min(progress, 1.0))
+        return max(r.decay(strength) for r, _, _ in self._groups)
+
+    def _warn_of_instability(self) -> None:
+        """Warns if the decay of this epoch's last step is too strong."""
+        if self._masks or not self._groups:
             return
-        decay = max(r.decay(strength) for r, _, _ in self._groups)
-        rate = optimizer.learning_rate  # type: ignore[union-attr]
-        decay *= float(keras.ops.convert_to_numpy(rate))
-        if decay > SAFE_SHARE * limit:
-            self._warn_once(
-                "stability",
-                f"Selected weights will decay by {decay:.2g} a step (learning "
-                "rate times strength times weight decay); from "
-                f"{limit:.2g} on this optimizer diverges. Lower the end of "
-                "the schedule or the learning rate.",
-            )
+        end = (self._epoch + 1) * self._steps_per_epoch / self._total
+        optimizer = getattr(self.model, "optimizer", None)
+        message = forecast.instability(optimizer, self._decay(end))
+        if message is not None:
+            self._warn_once("stability", message)
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,
-            lambda p: max(
-                r.decay(self.schedule(p)) for r, _, _ in self._groups
-            ),
+            self._decay,
             max(self._thresholds),
             total_steps=self._total,
             begin=progress,

@@ -9,8 +9,6 @@ import json
 import math
 import os
 import platform
-import secrets
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,11 +19,10 @@ import keras
 import numpy as np
 
 import keras_swd
+from keras_swd.files import whole_folder, write_whole
 from keras_swd.report import (
     SparsityReport,
-    percentage,
     sparsity_report,
-    write_whole,
 )
 
 SPARSITY = 0.95
@@ -135,7 +132,7 @@ def run_demo(
 
     console = console or Console(highlight=False)
     _check_environment()
-    with _folder(folder) as work, _gathered_warnings() as notes:
+    with whole_folder(folder, FILES) as work, _gathered_warnings() as notes:
         result = _run(work, Path(folder), epochs, seed, console, notes)
     console.print(_table(result.rows))
     for note in result.notes:
@@ -443,7 +440,7 @@ def _explain(result: DemoResult, console) -> None:
     part = result.sparsity.prunable
     console.print(
         f"Removed: {part.zeros:,} of {part.size:,} kernel weights "
-        f"({percentage(part)}), in a run of "
+        f"({part.percentage}), in a run of "
         f"{result.settings['seconds']:.0f} seconds.\n\n"
         f"Written to {result.folder}:\n"
         "  model.keras    the pruned model; loads without keras_swd\n"
@@ -454,44 +451,3 @@ def _explain(result: DemoResult, console) -> None:
         soft_wrap=True,
         markup=False,
     )
-
-
-@contextlib.contextmanager
-def _folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a folder to work in, which becomes `folder` if all goes well."""
-    # A link to a folder stays, and is followed.
-    target = Path(folder).resolve()
-    if not target.parent.is_dir():
-        raise ValueError(
-            "Argument `folder` must lie in an existing folder; "
-            f"{str(target.parent)!r} is none. Received: folder={str(folder)!r}."
-        )
-    if target.exists() and (not target.is_dir() or target == Path.cwd()):
-        raise ValueError(
-            "Argument `folder` must name a folder of its own, no file and not "
-            f"the present folder. Received: folder={str(folder)!r}."
-        )
-    _check_replaceable(target)
-    work = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    old = work.with_name(f"{work.name}.old")
-    work.mkdir()
-    try:
-        yield work
-        _check_replaceable(target)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_replaceable(target: Path) -> None:
-    """Refuses a folder that holds anything but an earlier demo's files."""
-    held = {p.name for p in target.iterdir()} if target.is_dir() else set()
-    if held - set(FILES):
-        raise ValueError(
-            "Argument `folder` must name a new folder, or one that an earlier "
-            f"demo wrote; this one holds {sorted(held - set(FILES))[0]!r} too. "
-            f"Received: folder={str(target)!r}."
-        )

@@ -8,6 +8,8 @@ import numpy as np
 
 #: Share of a weight's value that may be left when it is removed.
 ENOUGH = 0.01
+#: Share of the stable decay that the penalty may use; the data need the rest.
+SAFE = 0.8
 #: Points at which learning rate and decay are read off their schedules.
 POINTS = 200
 #: Steps between two points that are followed one by one.
@@ -76,6 +78,30 @@ def share_left(
     if isinstance(optimizer, keras.optimizers.Adam):
         return _adam(path, magnitude, optimizer)
     return None
+
+
+def instability(optimizer, decay: float) -> str | None:
+    """Returns a warning if a step of this decay is not safely stable.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`, or None.
+        decay: Float, the penalty's gradient over the weight.
+
+    Returns:
+        String, or None.
+    """
+    limit = stable_decay(optimizer)
+    if limit is None:
+        return None
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    if rate * decay <= SAFE * limit:
+        return None
+    return (
+        f"Selected weights will decay by {rate * decay:.2g} a step (learning "
+        f"rate times strength times weight decay); from {limit:.2g} on this "
+        "optimizer diverges. Lower the end of the schedule or the learning "
+        "rate."
+    )
 
 
 def _learning_rates(optimizer, steps: np.ndarray) -> np.ndarray:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 import os
-import secrets
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +15,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.files import check_target, write_whole
+from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.selection import removed_count
 
-#: Decades, and bins in each, over which magnitudes are counted.
-LOWEST, HIGHEST, PER_DECADE = -12, 4, 8
-#: Characters of a table's line, and of a path in a picture.
-WIDTH, LABEL = 88, 44
+#: Characters of a table's line.
+WIDTH = 88
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +45,20 @@ class Totals:
     def sparsity(self) -> float:
         """Fraction of zeros, in [0, 1]; 0 where there are no parameters."""
         return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def percentage(self) -> str:
+        """The sparsity in percent; 100.00% and 0.00% are exact.
+
+        Example:
+
+        >>> Totals(100_000, 99_999).percentage, Totals(8, 1).percentage
+        ('99.99%', '12.50%')
+        """
+        hundredths = round(10_000 * self.sparsity)
+        if 0 < self.zeros < self.size:
+            hundredths = min(max(hundredths, 1), 9_999)
+        return f"{hundredths / 100:.2f}%"
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dictionary of plain Python values."""
@@ -175,7 +187,7 @@ class SparsityReport:
 
         def add(label: str, shape: str, counted: Totals, **options) -> None:
             numbers = (f"{counted.size:,}", f"{counted.nonzeros:,}")
-            row = (label, shape, *numbers, percentage(counted))
+            row = (label, shape, *numbers, counted.percentage)
             table.add_row(*map(Text, row), **options)
 
         for kernel in self.kernels:
@@ -238,7 +250,7 @@ class SparsityReport:
                 f"{self.name!r} has no kernels, so there is nothing to plot. "
                 f"Received: path={str(path)!r}."
             )
-        write_whole(path, _picture(self))
+        write_whole(path, draw(self))
 
 
 def sparsity_report(model: keras.Model) -> SparsityReport:
@@ -303,49 +315,6 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     return SparsityReport(model.name, tuple(kernels), _sum(others))
 
 
-def percentage(counted: Totals) -> str:
-    """The sparsity in percent; 100.00% and 0.00% are exact.
-
-    Example:
-
-    >>> percentage(Totals(100_000, 99_999)), percentage(Totals(8, 1))
-    ('99.99%', '12.50%')
-    """
-    hundredths = round(10_000 * counted.sparsity)
-    if 0 < counted.zeros < counted.size:
-        hundredths = min(max(hundredths, 1), 9_999)
-    return f"{hundredths / 100:.2f}%"
-
-
-def check_target(path: str | os.PathLike[str]) -> Path:
-    """Returns `path` if a file can lie there, or raises a `ValueError`."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ValueError(
-            "Argument `path` must lie in an existing folder; "
-            f"{str(target.parent)!r} is none. Received: path={str(path)!r}."
-        )
-    if target.is_dir():
-        raise ValueError(
-            "Argument `path` must name a file, not a folder. "
-            f"Received: path={str(path)!r}."
-        )
-    return target
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file whole or not at all: beside its place, then renamed."""
-    target = check_target(path)
-    # Not `tempfile`: its files are readable by their owner alone.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _sum(parts: Iterable[Totals]) -> Totals:
     parts = list(parts)
     return Totals(sum(p.size for p in parts), sum(p.zeros for p in parts))
@@ -378,85 +347,3 @@ def _magnitudes(values: np.ndarray) -> tuple[int, ...]:
     last = PER_DECADE * (HIGHEST - LOWEST) - 1
     bins = np.clip(np.floor(PER_DECADE * decades).astype(int), 0, last)
     return tuple(np.bincount(bins, minlength=last + 1).tolist())
-
-
-def _picture(report: SparsityReport) -> bytes:
-    """The PNG of a report, drawn without matplotlib's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    kernels = report.kernels
-    counted = [k.magnitudes is not None for k in kernels]
-    height = min(1.6 + 0.45 * len(kernels), 300.0)
-    layout = ConstrainedLayoutEngine(wspace=0.06)
-    figure = Figure(figsize=(10.0, height), dpi=150, layout=layout)
-    canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + any(counted), sharey=True, squeeze=False)[0]
-    share = percentage(report.prunable)
-    kind = "prunable" if any(k.prunable for k in kernels) else "kernel"
-    title = f"{report.name}: {share} of the {kind} weights are zero"
-    figure.suptitle(title, parse_math=False)
-    _draw_sparsity(panels[0], kernels)
-    if any(counted):
-        _draw_magnitudes(panels[1], kernels)
-    panels[0].set_ylim(len(kernels) - 0.4, -0.6)
-    content = io.BytesIO()
-    canvas.print_png(content)
-    return content.getvalue()
-
-
-def _draw_sparsity(axes, kernels) -> None:
-    rows = range(len(kernels))
-    axes.barh(rows, [100.0] * len(kernels), height=0.6, color="#e8edf0")
-    shares = [100.0 * k.sparsity for k in kernels]
-    axes.barh(rows, shares, height=0.6, color="#2b7a9b")
-    for row, kernel in enumerate(kernels):
-        inside = kernel.sparsity > 0.5
-        axes.text(
-            shares[row] + (-1.5 if inside else 1.5),
-            row,
-            percentage(kernel),
-            ha="right" if inside else "left",
-            va="center",
-            color="white" if inside else "#333333",
-            fontsize=9,
-        )
-    labels = [
-        k.path if len(k.path) <= LABEL else f"…{k.path[1 - LABEL :]}"
-        for k in kernels
-    ]
-    axes.set_yticks(rows, labels, fontsize=9, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0.0, 100.0)
-    axes.set_xlabel("sparsity: share of zeros, in percent")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _draw_magnitudes(axes, kernels) -> None:
-    """One hill per kernel, each as high as its row."""
-    counts = np.array(
-        [k.magnitudes or [0] * PER_DECADE * (HIGHEST - LOWEST) for k in kernels]
-    )
-    edges = np.linspace(LOWEST, HIGHEST, counts.shape[1] + 1)
-    for row, count in enumerate(counts):
-        top = max(count.max(), 1)
-        axes.stairs(
-            row + 0.3 - 0.75 * count / top,
-            edges,
-            baseline=row + 0.3,
-            fill=True,
-            color="#d9822b",
-        )
-        axes.axhline(row + 0.3, color="#c8c8c8", linewidth=0.6, zorder=0)
-    used = np.flatnonzero(counts.sum(axis=0))
-    low, high = (edges[used[0]], edges[used[-1] + 1]) if used.size else (-4, 0)
-    ticks = range(math.floor(low), math.ceil(high) + 1)
-    axes.set_xticks(
-        ticks[:: 1 + len(ticks) // 9],
-        [f"$10^{{{tick}}}$" for tick in ticks[:: 1 + len(ticks) // 9]],
-    )
-    axes.set_xlim(min(low, ticks[0] + 0.9), max(high, ticks[-1] - 0.9))
-    axes.set_xlabel("magnitude of the weights that are not zero")
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from keras_swd import demo, report
 from keras_swd.export.flatbuffer import stored_tensors
+from keras_swd.files import whole_folder
 
 pytestmark = pytest.mark.tensorflow
 
@@ -153,7 +154,7 @@ def test_an_earlier_demo_is_replaced_as_a_whole(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "sparsity.png").write_text("old")
-    with demo._folder(out) as work:
+    with whole_folder(out, demo.FILES) as work:
         (work / "model.keras").write_text("new")
     assert [p.name for p in out.iterdir()] == ["model.keras"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -162,7 +163,7 @@ def test_an_earlier_demo_is_replaced_as_a_whole(tmp_path):
 def test_a_link_to_a_folder_is_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with demo._folder(tmp_path / "link") as work:
+    with whole_folder(tmp_path / "link", demo.FILES) as work:
         (work / "model.keras").write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "model.keras").read_text() == "new"
@@ -179,7 +180,7 @@ def test_files_that_appear_meanwhile_are_kept(tmp_path):
     out = tmp_path / "out"
 
     def work_while_another_writes():
-        with demo._folder(out) as work:
+        with whole_folder(out, demo.FILES) as work:
             (work / "model.keras").write_text("new")
             out.mkdir()
             (out / "new.txt").write_text("mine")

@@ -1,6 +1,7 @@
 """Every error that the core promises: class, argument, value, remedy."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -397,6 +398,21 @@ def test_a_run_that_diverged_removes_nothing_and_says_so(value, arguments):
         fit(network, scheduler(**arguments), Spoil(value, 2), watch)
     assert_unchanged(network, watch.weights)
     assert np.isnan(network.get_weights()[1]).any()
+
+
+def test_divergence_is_foretold_and_ends_without_a_removal():
+    """The one error is ours, and no forecast speaks of more than the whole."""
+    network, watch = model(), Watch()
+    strong = PruningScheduler(0.7, Constant(1e4))
+    with (
+        pytest.raises(ValueError, match="holds NaN or infinity"),
+        pytest.warns(UserWarning, match="this optimizer diverges") as seen,
+    ):
+        fit(network, strong, watch, epochs=12)
+    assert_unchanged(network, watch.weights)
+    messages = [str(w.message) for w in seen]
+    assert not any(re.search(r"keep \d{3,}%", m) for m in messages)
+    assert {w.category for w in seen} == {UserWarning}
 
 
 def test_a_run_that_ends_upon_nan_warns_and_keeps_the_weights():

@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import keras_swd
+from keras_swd.files import write_whole
+from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE
 from keras_swd.report import (
-    HIGHEST,
-    LOWEST,
-    PER_DECADE,
     KernelSparsity,
     SparsityReport,
     Totals,
-    percentage,
     sparsity_report,
-    write_whole,
 )
 
 layers = keras.layers
@@ -344,15 +341,15 @@ def test_one_reason_for_all_kernels_is_told_once():
 @given(st.integers(0, 10**7), st.integers(1, 10**7))
 def test_only_exact_shares_are_shown_as_none_or_all(zeros, more):
     counted = Totals(zeros + more, zeros)
-    assert (percentage(counted) == "0.00%") == (zeros == 0)
-    assert percentage(counted) != "100.00%"
-    shown = float(percentage(counted)[:-1])
+    assert (counted.percentage == "0.00%") == (zeros == 0)
+    assert counted.percentage != "100.00%"
+    shown = float(counted.percentage[:-1])
     assert shown == pytest.approx(100 * counted.sparsity, abs=0.0101)
 
 
 def test_everything_zero_is_shown_as_all():
-    assert percentage(Totals(3, 3)) == "100.00%"
-    assert percentage(Totals(0, 0)) == "0.00%"
+    assert Totals(3, 3).percentage == "100.00%"
+    assert Totals(0, 0).percentage == "0.00%"
 
 
 def test_json_is_the_dictionary(report, tmp_path):

@@ -1,5 +1,6 @@
 """Files, copies and plain twins of models under training."""
 
+import functools
 import json
 import os
 import pathlib
@@ -414,6 +415,39 @@ def test_a_model_with_a_loss_of_its_own_can_be_stripped():
     assert plain.evaluate(x, y, verbose=0) == pytest.approx(expected)
 
 
+def cubed(y_true, y_pred, factor=1.0):
+    return factor * ops.mean(ops.abs(y_true - y_pred) ** 3)
+
+
+class OwnRate(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"loss": lambda y_true, y_pred: cubed(y_true, y_pred)},
+        {"loss": functools.partial(cubed, factor=2.0)},
+        {"optimizer": keras.optimizers.SGD(OwnRate())},
+    ],
+    ids=["lambda", "partial", "learning rate"],
+)
+def test_what_keras_cannot_write_down_does_not_hinder_stripping(arguments):
+    model = sequential(swd())
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **arguments})
+    x, y = data()
+    plain = keras_swd.strip(model)
+    assert_same_arrays(plain.get_weights(), model.get_weights())
+    expected = model.evaluate(x, y, verbose=0) - float(
+        ops.convert_to_numpy(sum(model.losses))
+    )
+    assert plain.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_model_that_was_not_compiled_is_not_when_stripped():
     assert not keras_swd.strip(sequential(swd())).compiled
 
@@ -544,8 +578,17 @@ def test_an_existing_model_is_regularised_with_its_weights_kept(build):
         ),
         (lambda m: ["block"], {"stem", "head"}),
         (lambda m: {m.get_layer("block")}, {"stem", "head"}),
+        (lambda m: iter(["first", "head"]), {"stem", "second"}),
     ],
-    ids=["name", "layer", "inner name", "inner layer", "model", "model layer"],
+    ids=[
+        "name",
+        "layer",
+        "inner name",
+        "inner layer",
+        "model",
+        "model layer",
+        "iterator",
+    ],
 )
 def test_layers_are_excluded_by_name_and_by_themselves(exclude, left):
     plain = nested()

@@ -328,6 +328,21 @@ def test_one_regularizer_serves_two_models_in_turn():
     assert_pruned_in_the_dark(one, *train(one, *dark()))
 
 
+@short_run
+def test_two_models_may_hold_the_same_layers_in_another_order():
+    swd = SelectiveWeightDecay(DECAY)
+    one, other = dense(6, swd), dense(6, swd)
+    models = []
+    for first, second in [(one, other), (other, one)]:
+        inputs = keras.Input((6,))
+        models.append(compiled(keras.Model(inputs, second(first(inputs)))))
+    x = np.zeros((STEPS * BATCH, 6))
+    train(models[0], x, x, epochs=1)
+    for layer, size in [(one, 0.1), (other, 1.0)]:
+        layer.kernel.assign(size * keras.random.normal((6, 6)))
+    assert_pruned_in_the_dark(models[1], *train(models[1], x, x))
+
+
 # Compilation and precision ---------------------------------------------------
 
 
