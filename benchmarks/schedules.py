@@ -3,9 +3,9 @@
 python benchmarks/schedules.py --data-dir ~/tensorflow_datasets
 
 Trains the cells that are missing in benchmarks/cells, each a small JSON file,
-and writes the tables of docs/schedules.md from all of them. `--tables` only
-writes the tables. `--part 0/2` and `--part 1/2` share the work of two
-processes.
+and writes the tables of README.md and docs/schedules.md from all of them.
+`--tables` only writes the tables. `--part 0/2` and `--part 1/2` share the work
+of two processes.
 """
 
 import argparse
@@ -27,7 +27,8 @@ import numpy as np
 import keras_swd
 
 CELLS = pathlib.Path(__file__).parent / "cells"
-DOCUMENT = pathlib.Path(__file__).parents[1] / "docs" / "schedules.md"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "schedules.md")
 DEFAULT = {
     "data": "mnist",
     "sparsity": 0.99,
@@ -235,13 +236,16 @@ def table(keys, cells):
 
 
 def write_tables():
-    text = DOCUMENT.read_text()
-    for name, (keys, cells) in plan().items():
-        head, rest = text.split(f"<!-- {name} -->\n", 1)
-        _, tail = rest.split("<!-- end -->", 1)
-        body = table(keys, cells)
-        text = f"{head}<!-- {name} -->\n\n{body}\n\n<!-- end -->{tail}"
-    DOCUMENT.write_text(text)
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for name, (keys, cells) in plan().items():
+            mark = f"<!-- {name} -->\n"
+            if mark in text:
+                head, rest = text.split(mark, 1)
+                _, tail = rest.split("<!-- end -->", 1)
+                body = table(keys, cells)
+                text = f"{head}{mark}\n{body}\n\n<!-- end -->{tail}"
+        document.write_text(text)
 
 
 def main():

@@ -448,6 +448,21 @@ def test_what_keras_cannot_write_down_does_not_hinder_stripping(arguments):
     assert plain.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_model_with_a_compile_of_its_own_is_left_to_its_author():
+    class Two(Subclassed):
+        def compile(self, first, second):
+            super().compile()
+            self.optimizers = first, second
+
+    model = Two(swd())
+    model(np.zeros((1, 6)))
+    model.compile("sgd", "adam")
+    with pytest.warns(UserWarning, match=r"`compile\(\)` method is custom"):
+        plain = keras_swd.strip(model)
+    assert not plain.compiled
+    assert_same_arrays(plain.get_weights(), model.get_weights())
+
+
 def test_a_model_that_was_not_compiled_is_not_when_stripped():
     assert not keras_swd.strip(sequential(swd())).compiled
 
