@@ -391,7 +391,8 @@ class PruningScheduler(keras.callbacks.Callback):
             begin=progress,
             end=self.remove_at,
         )
-        if left is not None and left > forecast.ENOUGH:
+        # What grows is unstable, which another warning tells.
+        if left is not None and forecast.ENOUGH < left <= 1.0:
             self._warn_once(
                 "forecast",
                 f"A weight selected when the strength has grown will keep "

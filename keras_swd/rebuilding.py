@@ -1,6 +1,7 @@
 """The same model again, with or without pruning regularizers."""
 
 import difflib
+import warnings
 from collections.abc import Callable, Iterable
 
 import keras
@@ -76,7 +77,7 @@ def with_regularizer(
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
     >>> model = with_regularizer(model, keras_swd.SelectiveWeightDecay())
     >>> model.layers[0].kernel_regularizer.weight_decay
-    0.0005
+    0.001
     """
     if not isinstance(regularizer, PruningRegularizer):
         raise ValueError(
@@ -84,6 +85,7 @@ def with_regularizer(
             "keras_swd.SelectiveWeightDecay(). "
             f"Received: regularizer={regularizer!r}."
         )
+    exclude = list(exclude)
     trails = {id(layer): trail for layer, trail in _walk(model)}
     excluded = {
         e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
@@ -197,28 +199,50 @@ def _rebuild(
             ) from error
         if after is not None:
             after(twin)
-        config = model.get_compile_config() if model.compiled else None
-        if config:
-            # Not `compile_from_config`, which builds the optimizer: files
-            # would then hold its state, of twice the model's size with Adam.
-            twin.compile(**keras.saving.deserialize_keras_object(config))
+    if model.compiled:
+        _compile_alike(twin, model)
     twin.set_weights(model.get_weights())
     return twin
 
 
-def _own_objects(model: keras.Model) -> dict:
-    """The classes and functions of a model that Keras does not know."""
-    objects = {type(layer) for layer in _all_layers(model)}
-    # What was passed to `compile`, which Keras shows serialized alone.
-    compiled = getattr(getattr(model, "_compile_config", None), "config", {})
-    for part in keras.tree.flatten(compiled):
-        objects.add(part if callable(part) else type(part))
-        objects.add(type(part))
+def _own_objects(model: keras.Model) -> dict[str, type]:
+    """The classes of a model's layers that Keras does not know."""
+    classes = {type(layer) for layer in _all_layers(model)}
     return {
-        o.__name__: o
-        for o in objects
-        if hasattr(o, "__name__")
-        and not str(o.__module__).startswith(
-            ("builtins", "keras.", "keras_swd.")
-        )
+        cls.__name__: cls
+        for cls in classes
+        if not cls.__module__.startswith(("keras.", "keras_swd."))
     }
+
+
+def _compile_alike(twin: keras.Model, model: keras.Model) -> None:
+    """Compiles `twin` with what `model` was compiled with."""
+    if type(model).compile is not keras.Model.compile:
+        warnings.warn(
+            f"Model {model.name!r} was not compiled again: its `compile()` "
+            "method is custom. Call it yourself.",
+            stacklevel=4,
+        )
+        return
+    # Keras shows these serialized alone, which not every function survives;
+    # and `compile_from_config` builds the optimizer, whose state would then
+    # make saved files two or three times as large.
+    arguments = dict(model._compile_config.config)
+    for name in ("optimizer", "metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(
+            _copy_of_stateful, arguments[name]
+        )
+    twin.compile(**arguments)
+
+
+def _copy_of_stateful(part):
+    """A fresh copy of an optimizer or a metric; anything else as it is."""
+    if isinstance(part, keras.optimizers.Optimizer):
+        config = part.get_config()
+        rate = part._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            config["learning_rate"] = rate
+        return type(part).from_config(config)
+    if isinstance(part, keras.metrics.Metric):
+        return type(part).from_config(part.get_config())
+    return part

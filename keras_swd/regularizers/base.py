@@ -145,11 +145,12 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         controls = getattr(views[0], "controls", None)
         if (
             controls not in self.attached
+            or controls.state.shape[0] != len(kernels) + 1
             or any(
                 getattr(view, "controls", None) is not controls
-                for view in views
+                or view.index != index
+                for index, view in enumerate(views, start=1)
             )
-            or controls.state.shape[0] != len(kernels) + 1
         ):
             controls = Controls(len(kernels))
             self.attached.append(controls)
