@@ -40,6 +40,7 @@ DEFAULT = {
     "allocation": "LAMP",
     "seed": 0,
 }
+WEIGHT_DECAY = 1e-3  # the default; a cell names another one
 RATES = {"sgd": 0.3, "momentum": 0.1, "adam": 0.005, "adamw": 0.005}
 #: Network, epochs and batch for each data set.
 SETTINGS = {
@@ -88,9 +89,15 @@ def plan():
             RATES, ("constant", "step", "hold"), (5e2, 5e3, 5e4), (0.8, 1.0),
         )
     ]  # fmt: skip
+    decay = [
+        *(cell(sparsity=0.98, seed=seed) for seed in seeds),
+        *(cell(sparsity=0.98, end=1e4, seed=seed, weight_decay=5e-4)
+          for seed in seeds),
+    ]  # fmt: skip
     return {
         "results": (["optimizer", "rate", "sparsity"], results),
         "digits": (["optimizer", "rates", "finish", "end"], digits),
+        "decay": (["weight_decay", "end"], decay),
         "allocations": (["allocation", "rate"], allocations),
         "growth": (["rates", "finish", "end"], growth),
     }
@@ -151,7 +158,8 @@ def run(options, train, test):
     keras.utils.set_random_seed(options["seed"])
     steps = epochs * math.ceil(len(train[1]) / batch)
     rate = learning_rate(options["rates"], options["rate"], steps)
-    model = build(keras_swd.SelectiveWeightDecay())
+    decay = options.get("weight_decay", WEIGHT_DECAY)
+    model = build(keras_swd.SelectiveWeightDecay(decay))
     model.compile(
         make_optimizer(options["optimizer"], rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -209,7 +217,7 @@ def train_missing(data_dir, part, parts):
 def table(keys, cells):
     rows = {}
     for options in cells:
-        key = tuple(options[k] for k in keys)
+        key = tuple(options.get(k, WEIGHT_DECAY) for k in keys)
         if path_of(options).exists():
             result = json.loads(path_of(options).read_text())
             rows.setdefault(key, []).append(result)
