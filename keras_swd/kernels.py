@@ -190,10 +190,15 @@ def share_masked(masks: Sequence[np.ndarray]) -> float:
 def share_of_norm(
     kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
 ) -> float:
-    """Returns the share of the squared norm where the masks are False."""
+    """Returns the share of the squared norm where the masks are False.
+
+    It is 0 for kernels of zeros, and NaN where one holds NaN or infinity.
+    """
     total, masked = 0.0, 0.0
     for kernel, mask in zip(kernels, masks, strict=True):
         squares = np.square(kernel.values(), dtype="float64")
         total += squares.sum()
         masked += squares[~mask].sum()
+    if not np.isfinite(total):
+        return float("nan")
     return float(masked / total) if total else 0.0

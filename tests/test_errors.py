@@ -401,6 +401,24 @@ def test_a_run_that_diverged_removes_nothing_and_says_so(value, arguments):
     assert np.isnan(network.get_weights()[1]).any()
 
 
+def test_infinity_when_an_epoch_ends_is_no_error_of_arithmetic():
+    class Overflow(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kernel = self.model.layers[1].kernel
+            kernel.assign(np.full(kernel.shape, math.inf, "float32"))
+
+    network = model()
+    pruning = scheduler(allocation=keras_swd.GlobalRanking())
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        network.fit(
+            *data(),
+            batch_size=4,
+            epochs=3,
+            verbose=0,
+            callbacks=[Overflow(), pruning],
+        )
+
+
 def test_divergence_is_foretold_and_ends_without_a_removal():
     """The one error is ours, and no forecast speaks of more than the whole."""
     network, watch = model(), Watch()
