@@ -33,7 +33,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     Before every step it sets the strength along its schedule and the threshold
     of each kernel to the score of the last unit that would go now. At the end
-    of the run it sets the selected units to exactly zero.
+    of the run it sets the selected units to exactly zero. With
+    `steps_per_execution` both stand still for so many steps; keep it small, for
+    a kept weight that dips below an old threshold is decayed as well.
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
@@ -57,7 +59,8 @@ class PruningScheduler(keras.callbacks.Callback):
     In a loop of your own, call `set_model(model)`, `set_params({"epochs": ...,
     "steps": ...})`, `on_train_begin()`, `on_epoch_begin(epoch)`,
     `on_train_batch_begin(batch)`, `on_train_batch_end(batch)`,
-    `on_epoch_end(epoch, logs)` and `on_train_end()` as `fit` does, and add
+    `on_epoch_end(epoch, logs)` and `on_train_end()` as `fit` does, the first
+    three before a compiled step is called for the first time, and add
     `sum(model.losses)` to your loss.
 
     Args:

@@ -184,7 +184,7 @@ def apply_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
 def share_masked(masks: Sequence[np.ndarray]) -> float:
     """Returns the share of all entries at which the masks are False."""
     size = sum(mask.size for mask in masks)
-    return 1.0 - sum(np.count_nonzero(mask) for mask in masks) / size
+    return 1.0 - sum(int(np.count_nonzero(mask)) for mask in masks) / size
 
 
 def share_of_norm(

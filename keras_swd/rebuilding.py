@@ -85,7 +85,8 @@ def with_regularizer(
             "keras_swd.SelectiveWeightDecay(). "
             f"Received: regularizer={regularizer!r}."
         )
-    exclude = list(exclude)
+    alone = isinstance(exclude, (str, keras.layers.Layer))
+    exclude = [exclude] if alone else list(exclude)
     trails = {id(layer): trail for layer, trail in _walk(model)}
     excluded = {
         e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
@@ -237,6 +238,9 @@ def _compile_alike(twin: keras.Model, model: keras.Model) -> None:
 
 def _copy_of_stateful(part):
     """A fresh copy of an optimizer or a metric; anything else as it is."""
+    if isinstance(part, keras.optimizers.LossScaleOptimizer):
+        inner = _copy_of_stateful(part.inner_optimizer)
+        return keras.optimizers.LossScaleOptimizer(inner, name=part.name)
     if isinstance(part, keras.optimizers.Optimizer):
         config = part.get_config()
         rate = part._learning_rate

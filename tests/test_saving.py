@@ -673,3 +673,23 @@ def test_a_model_whose_configuration_takes_no_regularizer_is_refused():
         ValueError, match=r"`kernel_regularizer=`.*model's code"
     ):
         keras_swd.with_regularizer(model, swd())
+
+
+def test_a_scaled_optimizer_keeps_its_own_learning_rate():
+    model = sequential(swd())
+    inner = keras.optimizers.SGD(OwnRate(), momentum=0.5)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), loss="mse")
+    copy = keras_swd.strip(model).optimizer
+    assert copy is not model.optimizer
+    assert copy.inner_optimizer is not inner
+    assert copy.inner_optimizer.momentum == 0.5
+    assert float(copy.inner_optimizer.learning_rate) == pytest.approx(0.1)
+    assert not copy.inner_optimizer.built
+
+
+def test_one_excluded_layer_needs_no_list():
+    plain = sequential()
+    for exclude in (plain.layers[0].name, plain.layers[0]):
+        model = keras_swd.with_regularizer(plain, swd(), exclude=exclude)
+        assert model.layers[0].kernel_regularizer is None
+        assert model.layers[-1].kernel_regularizer is not None
