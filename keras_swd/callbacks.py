@@ -1,7 +1,5 @@
 """The callback that says how hard, and which weights, at every step."""
 
-import contextlib
-import operator
 import warnings
 
 import keras
@@ -21,8 +19,9 @@ from keras_swd.kernels import (
     share_of_norm,
 )
 from keras_swd.regularizers.base import Controls, PruningRegularizer
+from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Exponential, Schedule, check_progress
-from keras_swd.selection import check_sparsity
+from keras_swd.selection import check_count, check_sparsity
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
@@ -138,9 +137,9 @@ class PruningScheduler(keras.callbacks.Callback):
                 "Argument `allocation` must be a keras_swd allocation, e.g. "
                 f"keras_swd.LAMP(). Received: allocation={allocation!r}."
             )
-        self.total_steps = _check_count("total_steps", total_steps)
+        self.total_steps = check_count("total_steps", total_steps)
         self.monitor_data = monitor_data
-        self.reallocations = _check_count("reallocations", reallocations)
+        self.reallocations = check_count("reallocations", reallocations)
         self.remove_at = check_progress("remove_at", remove_at)
         if self.remove_at == 0.0:
             raise ValueError(
@@ -218,7 +217,11 @@ class PruningScheduler(keras.callbacks.Callback):
         logs["swd_threshold"] = max(self._thresholds, default=-1.0)
         logs["swd_residual"] = share_of_norm(self._kernels, masks)
         if self.monitor_data is not None:
-            logs.update(self._evaluate_if_removed(masks))
+            logs.update(
+                metrics_if_removed(
+                    self.model, self._kernels, masks, self.monitor_data
+                )
+            )
 
     def on_train_end(self, logs=None):
         """Removes the selected units, if the run was completed."""
@@ -327,23 +330,6 @@ class PruningScheduler(keras.callbacks.Callback):
         for _, controls, _ in self._groups:
             controls.release()
 
-    def _evaluate_if_removed(self, masks) -> dict[str, float]:
-        """The compiled metrics with the selected units at zero for a moment."""
-        data = self.monitor_data
-        x, y, sample_weight = data, None, None
-        if isinstance(data, tuple):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        kept = [kernel.values().copy() for kernel in self._kernels]
-        apply_masks(self._kernels, masks)
-        try:
-            metrics = self.model.evaluate(
-                x, y, sample_weight=sample_weight, verbose=0, return_dict=True
-            )
-        finally:
-            for kernel, values in zip(self._kernels, kept, strict=True):
-                kernel.variable.assign(values)
-        return {f"{name}_if_removed": v for name, v in metrics.items()}
-
     # Warnings ---------------------------------------------------------------
 
     def _warn_once(self, subject: str, message: str) -> None:
@@ -403,16 +389,3 @@ class PruningScheduler(keras.callbacks.Callback):
                 "cost accuracy. Let growth `finish` earlier, raise the end of "
                 "the schedule, or let the learning rate fall later.",
             )
-
-
-def _check_count(name: str, value) -> int | None:
-    """Returns `value` as a positive integer or None, or raises."""
-    if value is None:
-        return None
-    with contextlib.suppress(TypeError):
-        if not isinstance(value, bool) and operator.index(value) > 0:
-            return operator.index(value)
-    raise ValueError(
-        f"Argument `{name}` must be a positive integer or None. "
-        f"Received: {name}={value!r}."
-    )

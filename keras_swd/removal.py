@@ -1,10 +1,13 @@
 """Setting the lowest units to exactly zero."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.kernels import (
+    Kernel,
     apply_masks,
     check_finite,
     check_kernels,
@@ -60,3 +63,36 @@ def remove(
         kernel.path: int(mask.size - np.count_nonzero(mask))
         for kernel, mask in zip(kernels, masks, strict=True)
     }
+
+
+def metrics_if_removed(
+    model: keras.Model,
+    kernels: Sequence[Kernel],
+    masks: Sequence[np.ndarray],
+    data,
+) -> dict[str, float]:
+    """Evaluates a model with the masked entries at zero for a moment.
+
+    Args:
+        model: A compiled `keras.Model`.
+        kernels: The prunable kernels.
+        masks: Boolean arrays of the kernels' shapes, False where to remove.
+        data: What `evaluate` takes: a tuple `(x, y)` or `(x, y,
+            sample_weight)`, or a data set.
+
+    Returns:
+        Dictionary of the metrics, each name with the suffix `_if_removed`.
+    """
+    x, y, sample_weight = data, None, None
+    if isinstance(data, tuple):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    kept = [kernel.values().copy() for kernel in kernels]
+    apply_masks(kernels, masks)
+    try:
+        metrics = model.evaluate(
+            x, y, sample_weight=sample_weight, verbose=0, return_dict=True
+        )
+    finally:
+        for kernel, values in zip(kernels, kept, strict=True):
+            kernel.variable.assign(values)
+    return {f"{name}_if_removed": value for name, value in metrics.items()}

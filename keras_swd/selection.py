@@ -4,6 +4,8 @@ Everything here works on NumPy arrays on the host, where selection is fastest:
 a threshold is found once per kernel and step, outside the compiled step.
 """
 
+import contextlib
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +30,19 @@ def check_sparsity(sparsity) -> float:
     raise ValueError(
         "Argument `sparsity` is the fraction of weights to remove, a number "
         f"in [0, 1). Received: sparsity={sparsity!r}.{hint}"
+    )
+
+
+def check_count(name: str, value) -> int | None:
+    """Returns `value` as a positive integer or None, or raises."""
+    if value is None:
+        return None
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) > 0:
+            return operator.index(value)
+    raise ValueError(
+        f"Argument `{name}` must be a positive integer or None. "
+        f"Received: {name}={value!r}."
     )
 
 
