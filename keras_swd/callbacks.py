@@ -25,6 +25,8 @@ from keras_swd.selection import check_count, check_sparsity
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
+#: Share of the final strength from which on the ranking is taken seriously.
+SETTLING = 0.01
 
 
 class PruningScheduler(keras.callbacks.Callback):
@@ -295,7 +297,9 @@ class PruningScheduler(keras.callbacks.Callback):
         if period != self._period:
             self._period = period
             self._counts = self._count()
-            self._warn_of_collapse()
+            # While the decay is weak, the ranking still mirrors initial values.
+            if self.schedule(progress) >= SETTLING * self.schedule(1.0):
+                self._warn_of_collapse()
         self._thresholds = [
             kernel.threshold(count)
             for kernel, count in zip(self._kernels, self._counts, strict=True)
