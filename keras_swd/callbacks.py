@@ -172,9 +172,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
-        # On JAX, reading the model brings its variables up to date, and makes
-        # the coming step read what is assigned here.
-        model = self.model
+        model = self._up_to_date_model()
         if not self._kernels:
             if not model.built:  # its first step builds it
                 return
@@ -198,7 +196,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._done = self._progress(batch + 1)
         self._batches = batch + 1
         if self._masks:
-            self.model  # noqa: B018
+            self._up_to_date_model()
             apply_masks(self._kernels, self._masks)
         elif self._counts:
             # Not in `on_train_batch_begin`: where data end unforeseen, Keras
@@ -207,7 +205,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
-        self.model  # noqa: B018
+        self._up_to_date_model()
         if self.params.get("steps") is None:
             self._steps_per_epoch = self._batches
         if not self._kernels:
@@ -227,7 +225,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Removes the selected units, if the run was completed."""
-        self.model  # noqa: B018
+        self._up_to_date_model()
         if self._masks:
             # Averaged weights, e.g., are put in place when the run ends.
             apply_masks(self._kernels, self._masks)
@@ -245,6 +243,14 @@ class PruningScheduler(keras.callbacks.Callback):
             )
             return
         self._remove()
+
+    def _up_to_date_model(self) -> keras.Model:
+        """The model, its variables up to date.
+
+        On JAX it is reading the attribute that brings them up to date, and
+        that makes the coming step read what is assigned to them.
+        """
+        return self.model
 
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""

@@ -17,8 +17,10 @@ class Granularity(Configured):
     outside compiled steps.
     """
 
-    #: Share of units that this granularity always removes, or None.
-    fixed_sparsity: float | None = None
+    @property
+    def fixed_sparsity(self) -> float | None:
+        """Share of units that this granularity always removes, or None."""
+        return None
 
     def check(self, shape: Sequence[int]) -> None:
         """Raises a `ValueError` if kernels of this shape cannot be cut."""
@@ -249,7 +251,7 @@ class NM(Granularity):
             )
 
     @property
-    def fixed_sparsity(self) -> float:  # type: ignore[override]
+    def fixed_sparsity(self) -> float:
         """Share of the entries that go."""
         return (self.m - self.n) / self.m
 

@@ -31,6 +31,7 @@ from keras_swd.export.records import (
     brief,
     gzip_size,
 )
+from keras_swd.files import check_target
 
 
 def to_tflite(
@@ -294,17 +295,7 @@ def _check_path(path: str | os.PathLike[str]) -> Path:
             "Argument `path` must end in '.tflite'. "
             f"Received: path={str(path)!r}."
         )
-    if not target.parent.is_dir():
-        raise ValueError(
-            "Argument `path` must lie in an existing folder; "
-            f"{str(target.parent)!r} is none. Received: path={str(path)!r}."
-        )
-    if target.is_dir():
-        raise ValueError(
-            "Argument `path` must name a file, not a folder. "
-            f"Received: path={str(path)!r}."
-        )
-    return target
+    return check_target(target)
 
 
 def _check_backend() -> None:
