@@ -307,8 +307,13 @@ class PruningScheduler(keras.callbacks.Callback):
             if self.schedule(progress) >= SETTLING * self.schedule(1.0):
                 self._warn_of_collapse()
         self._thresholds = [
-            kernel.threshold(count)
-            for kernel, count in zip(self._kernels, self._counts, strict=True)
+            kernel.threshold(count, guess)
+            for kernel, count, guess in zip(
+                self._kernels,
+                self._counts,
+                self._thresholds or [None] * len(self._kernels),
+                strict=True,
+            )
         ]
 
     def _present_masks(self) -> list[np.ndarray]:

@@ -37,6 +37,18 @@ class Granularity(Configured):
             f"{type(self).__name__} must implement `expand(units, shape)`."
         )
 
+    def selected(self, scores, threshold):
+        """Marks the entries of units that score at or below `threshold`.
+
+        Args:
+            scores: Float tensor of the kernel's shape.
+            threshold: Float scalar.
+
+        Returns:
+            Boolean tensor of the kernel's shape.
+        """
+        return self.expand(self.unit_scores(scores) <= threshold, scores.shape)
+
 
 @keras.saving.register_keras_serializable("keras_swd")
 class Unstructured(Granularity):

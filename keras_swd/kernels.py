@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_swd.allocation import Allocation
 from keras_swd.granularity import Unstructured
+from keras_swd.host import read
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.selection import (
     lowest_units,
@@ -39,13 +40,7 @@ class Kernel:
 
         On a CPU this is a view of the variable's memory, not a copy.
         """
-        try:
-            values = np.asarray(ops.stop_gradient(self.variable.value))
-        except (TypeError, NotImplementedError, RuntimeError):
-            # Values of several replicas, or on an accelerator.
-            values = ops.convert_to_numpy(self.variable)
-        # NumPy computes in half precision, or bfloat16, slowly if at all.
-        return values if values.itemsize >= 4 else values.astype("float32")
+        return read(self.variable)
 
     def unit_scores(self) -> np.ndarray:
         """Returns the scores of the kernel's units, shape `(units,)`."""
@@ -58,11 +53,17 @@ class Kernel:
             )
         )
 
-    def threshold(self, count: int) -> float:
-        """Returns the threshold that selects the `count` lowest units."""
+    def threshold(self, count: int, guess: float | None = None) -> float:
+        """Returns the threshold that selects the `count` lowest units.
+
+        It is found sooner with a good guess, such as that of a step ago.
+        """
         if isinstance(self.regularizer.granularity, Unstructured):
             return threshold_of_values(
-                self.values().ravel(), count, self.regularizer.criterion
+                self.values().ravel(),
+                count,
+                self.regularizer.criterion,
+                guess,
             )
         return threshold_of_units(self.unit_scores(), count)
 

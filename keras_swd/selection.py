@@ -13,9 +13,11 @@ import numpy as np
 #: Arrays up to this many values are partitioned as a whole.
 SMALL = 1 << 20
 #: Values looked at together: they fit the processor's cache.
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 #: Values sampled to bracket the threshold of a large array.
 SAMPLE = 1 << 16
+#: How far a threshold is expected to go in one step, relative to its value.
+DRIFT = 0.01
 
 
 def check_sparsity(sparsity) -> float:
@@ -60,19 +62,21 @@ def removed_count(size: int, sparsity: float) -> int:
 
 
 def kth_smallest(
-    values: np.ndarray, k: int, key: Callable = abs
+    values: np.ndarray, k: int, key: Callable = abs, guess: float | None = None
 ) -> np.floating:
     """Finds the `k`-th smallest of `key(values)`, counting from 1.
 
-    Exact. A large array is not partitioned as a whole: a sample brackets the
-    answer, one pass in pieces that fit the cache counts what lies below the
-    bracket and gathers what lies in it, and only that is partitioned. A
-    bracket that misses (rare) leads to a plain partition.
+    Exact. The array is not partitioned as a whole: a guess, or for a large
+    array a sample, brackets the answer, one pass in pieces that fit the cache
+    counts what lies below the bracket and gathers what lies in it, and only
+    that is partitioned. A bracket that misses leads to a plain partition.
 
     Args:
         values: Float array of shape `(n,)`.
         k: Integer in [1, n].
         key: Elementwise function that returns a new array. Defaults to `abs`.
+        guess: Float, about what the answer may be, such as the answer a step
+            ago. A wrong one costs time alone. Defaults to `None`.
 
     Returns:
         The value, of the dtype of `key(values)`.
@@ -86,11 +90,9 @@ def kth_smallest(
     >>> float(kth_smallest(np.array([3.0, -1.0, 2.0]), 2))
     2.0
     """
-    if values.size > SMALL:
-        low, high = _bracket(
-            np.sort(key(values[:: values.size // SAMPLE])), k / values.size
-        )
-        below, inside = _count_and_gather(values, low, high, key)
+    bracket = _bracket(values, k, key, guess)
+    if bracket is not None:
+        below, inside = _count_and_gather(values, *bracket, key)
         if below < k <= below + inside.size:
             inside.partition(k - below - 1)
             return inside[k - below - 1]
@@ -99,8 +101,14 @@ def kth_smallest(
     return keys[k - 1]
 
 
-def _bracket(sample: np.ndarray, share: float) -> tuple[float, float]:
-    """Values between which the quantile `share` lies, almost surely."""
+def _bracket(values, k, key, guess) -> tuple[float, float] | None:
+    """Values between which the `k`-th smallest key lies, almost surely."""
+    if guess is not None and guess > 0.0:
+        return guess * (1.0 - DRIFT), guess * (1.0 + DRIFT)
+    if values.size <= SMALL:
+        return None
+    sample = np.sort(key(values[:: values.size // SAMPLE]))
+    share = k / values.size
     deviations = 5.0 * np.sqrt(sample.size * share * (1.0 - share)) + 1.0
     first = int(share * sample.size - deviations)
     last = int(share * sample.size + deviations)
@@ -121,9 +129,16 @@ def _count_and_gather(values, low, high, key) -> tuple[int, np.ndarray]:
     return below, np.concatenate(inside)
 
 
-def threshold_of_values(values: np.ndarray, count: int, key: Callable) -> float:
+def threshold_of_values(
+    values: np.ndarray,
+    count: int,
+    key: Callable,
+    guess: float | None = None,
+) -> float:
     """Threshold at or below which the `count` lowest `key(values)` lie."""
-    return -1.0 if count == 0 else float(kth_smallest(values, count, key))
+    if count == 0:
+        return -1.0
+    return float(kth_smallest(values, count, key, guess))
 
 
 def threshold_of_units(scores: np.ndarray, count: int) -> float:

@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_swd.criteria import Magnitude
@@ -114,19 +113,6 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             f"{type(self).__name__} must implement `decay(strength)`."
         )
 
-    def selected(self, values, threshold):
-        """Marks the entries whose unit scores at or below `threshold`.
-
-        Args:
-            values: Float tensor of the kernel's shape.
-            threshold: Float scalar.
-
-        Returns:
-            Boolean tensor of the kernel's shape.
-        """
-        scores = self.granularity.unit_scores(self.criterion(values))
-        return self.granularity.expand(scores <= threshold, values.shape)
-
     def attach(
         self, kernels: Sequence[keras.Variable], model: keras.Model
     ) -> tuple["Controls", bool]:
@@ -200,7 +186,7 @@ class Controls(Held):
 
     def set(self, strength: float, thresholds: Sequence[float]) -> None:
         """Sets what the coming step sees."""
-        self.assign(np.array([strength, *thresholds], "float32"))
+        self.assign([strength, *thresholds])
 
     def release(self) -> None:
         """Selects nothing: what follows is plain weight decay."""

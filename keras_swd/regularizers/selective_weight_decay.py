@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_swd.fused import fused
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.schedules import is_number
@@ -88,26 +89,28 @@ class SelectiveWeightDecay(PruningRegularizer):
             Float32 scalar tensor.
         """
         # In float32 whatever the policy: a * w**2 overflows float16.
-        return self._penalty(
-            *(ops.cast(x, "float32") for x in (values, strength, threshold))
+        values, strength, threshold = (
+            ops.cast(x, "float32") for x in (values, strength, threshold)
         )
+        rule = (tuple(values.shape), self.granularity, self.criterion)
+        half_norm, slope = fused(_half_norm, *rule), fused(_slope, *rule)
 
-    def _penalty(self, values, strength, threshold):
-        # The penalty is <w, g> / 2, where g is its gradient: giving both at
-        # once costs less than differentiating the sum.
         @ops.custom_gradient
         def penalty(values, strength, threshold):
-            selected = ops.cast(self.selected(values, threshold), "float32")
-            mu = self.weight_decay
-            gradient = values * (mu + mu * strength * selected)
+            low = self.weight_decay
+            high = low * (1.0 + strength)
 
             def backward(*arguments, upstream=None):
                 # PyTorch gives the upstream gradient by name, others alone.
                 upstream = arguments[0] if upstream is None else upstream
                 nothing = ops.zeros_like(strength)
-                return upstream * gradient, nothing, nothing
+                return (
+                    slope(values, upstream * low, upstream * high, threshold),
+                    nothing,
+                    nothing,
+                )
 
-            return 0.5 * ops.sum(values * gradient), backward
+            return half_norm(values, low, high, threshold), backward
 
         return penalty(values, strength, threshold)
 
@@ -118,3 +121,15 @@ class SelectiveWeightDecay(PruningRegularizer):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"weight_decay": self.weight_decay, **super().get_config()}
+
+
+def _half_norm(granularity, criterion, values, low, high, threshold):
+    """Half the sum of squares, weighted `low`, or `high` where selected."""
+    slope = _slope(granularity, criterion, values, low, high, threshold)
+    return 0.5 * ops.sum(values * slope)
+
+
+def _slope(granularity, criterion, values, low, high, threshold):
+    """The values times `low`, or times `high` where selected."""
+    selected = granularity.selected(criterion(values), threshold)
+    return values * ops.where(selected, high, low)

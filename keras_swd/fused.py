@@ -1,0 +1,37 @@
+"""Elementwise work on a kernel in one pass over its memory."""
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+
+import keras
+
+
+@functools.lru_cache(maxsize=256)
+def fused(
+    function: Callable, shape: Sequence[int], *settings: Hashable
+) -> Callable:
+    """Returns `function(*settings, ...)` as one fused computation.
+
+    On TensorFlow each elementwise operation writes a whole array of its own,
+    which for a chain of them on a large kernel costs more than the layer's
+    gradient. XLA computes the chain in one pass. JAX compiles whole steps so
+    anyway; on other backends the function runs as it is.
+
+    Args:
+        function: Function of the settings and then of tensors.
+        shape: Tuple, the shape of the kernel that it will be called for: each
+            shape is compiled for itself, and once.
+        *settings: First arguments of `function`, none of them tensors.
+
+    Returns:
+        Function of the remaining arguments.
+    """
+    bound = functools.partial(function, *settings)
+    if keras.config.backend() != "tensorflow":
+        return bound
+    import tensorflow as tf
+
+    # Its own wrapper: TensorFlow warns of one that sees many shapes.
+    return tf.function(
+        lambda *tensors: bound(*tensors), jit_compile=True, autograph=False
+    )
