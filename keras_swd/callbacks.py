@@ -306,13 +306,11 @@ class PruningScheduler(keras.callbacks.Callback):
             # While the decay is weak, the ranking still mirrors initial values.
             if self.schedule(progress) >= SETTLING * self.schedule(1.0):
                 self._warn_of_collapse()
+        guesses = self._thresholds or [-1.0] * len(self._kernels)
         self._thresholds = [
             kernel.threshold(count, guess)
             for kernel, count, guess in zip(
-                self._kernels,
-                self._counts,
-                self._thresholds or [None] * len(self._kernels),
-                strict=True,
+                self._kernels, self._counts, guesses, strict=True
             )
         ]
 
