@@ -23,6 +23,7 @@ parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--sparsity", type=float, default=0.9)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--optimizer", choices=RATES, default="sgd")
+parser.add_argument("--out", metavar="FILE", help="save the model here")
 parser.add_argument("--json", metavar="FILE", help="write the result here")
 args = parser.parse_args()
 
@@ -87,6 +88,8 @@ result = vars(args) | {
 }
 print(report)
 print(json.dumps(result))
+if args.out:
+    model.save(args.out)
 if args.json:
     with open(args.json, "w") as file:
         json.dump(result, file)
