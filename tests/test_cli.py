@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import keras_swd
 import keras_swd_cli as cli
+from keras_swd.export.contents import inspect_tflite, short_name
 
 layers = keras.layers
 
@@ -273,16 +274,82 @@ def test_export_writes_the_file_that_was_asked_for(tflite):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["yes", "no"])
-def test_inspect_counts_the_zeros_of_a_tflite_file(run, tflite, name, tmp_path):
-    result = run(f"inspect {tflite}/{name}.tflite --json x.json --plot x.png")
+def test_inspect_shows_the_tensors_of_a_tflite_file(
+    run, tflite, name, tmp_path
+):
+    result = run(f"inspect {tflite}/{name}.tflite --json x.json")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "x.json").read_text())
-    kernels = sorted(record["kernels"], key=lambda k: k["size"])
-    assert [k["size"] for k in kernels] == [288, 36864]
-    assert [k["zeros"] for k in kernels] == [259, 33178]
+    kernels = {t["size"]: t for t in record["tensors"] if len(t["shape"]) > 1}
+    assert {size: k["zeros"] for size, k in kernels.items()} == {
+        288: 259,
+        36864: 33178,
+    }
+    assert record["weights"] == {
+        "size": 37152,
+        "zeros": 33437,
+        "sparsity": 33437 / 37152,
+    }
+    for size, kernel in kernels.items():
+        assert kernel["dtype"] == "float32"
+        assert kernel["sparse"] == (name == "yes")
+        left = size - kernel["zeros"]
+        assert kernel["bytes"] == 4 * size or (
+            name == "yes" and 5 * left < kernel["bytes"] < 4 * size
+        )
+    assert record["bytes"] == (tflite / f"{name}.tflite").stat().st_size
     assert f"'{name}.tflite'" in result.stdout
-    assert ("without their zeros" in result.stdout) == (name == "yes")
-    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert ("sparse" in result.stdout) == (name == "yes")
+
+
+@pytest.mark.tensorflow
+def test_a_tflite_file_is_not_drawn(run, tflite):
+    result = run(f"inspect {tflite}/yes.tflite --plot x.png")
+    assert_one_line_error(result)
+    assert "only .keras files" in result.stderr
+
+
+@pytest.mark.tensorflow
+def test_export_quantizes_with_data_from_a_file(run, tmp_path):
+    samples = np.random.default_rng(0).standard_normal((16, 8, 8, 2))
+    np.savez(tmp_path / "x.npz", samples.astype("float32"))
+    command = "export m/good.keras --out x.tflite --quantize int8"
+    result = run(f"{command} --representative x.npz")
+    assert result.exit_code == 0, result.output
+    record = json.loads(inspect_tflite(tmp_path / "x.tflite").to_json())
+    kernels = [t for t in record["tensors"] if len(t["shape"]) > 1]
+    assert {k["dtype"] for k in kernels} == {"int8"}
+    assert record["weights"]["zeros"] >= 33437
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("", "--representative"),
+        ("--representative no.npz", "this is no file"),
+        ("--representative m/text.keras", "no .npz file of numbers"),
+        ("--representative wrong.npz", "shape"),
+    ],
+)
+def test_data_that_does_not_fit_leaves_no_file(run, option, message, tmp_path):
+    np.savez(tmp_path / "wrong.npz", np.zeros((4, 3), "float32"))
+    result = run(
+        f"export m/good.keras --out x.tflite --quantize int8 {option}"
+    )
+    assert_one_line_error(result)
+    assert message in result.stderr
+    assert not (tmp_path / "x.tflite").exists()
+
+
+@pytest.mark.parametrize("target", ["x86", "microcontroller"])
+def test_explain_says_what_zeros_are_worth(run, target, tmp_path):
+    result = run(f"explain m/good.keras --target {target} --json x.json")
+    assert result.exit_code == 0, result.output
+    assert f"on {target}" in result.stdout
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["target"] == target
+    assert [layer["zeros"] for layer in record["layers"]] == [259, 33178]
 
 
 @pytest.mark.tensorflow
@@ -314,4 +381,4 @@ def test_a_failed_export_keeps_the_file_that_was_there(run, tmp_path):
     ],
 )
 def test_joined_names_are_shortened(name, short):
-    assert cli.short_name(name) == short
+    assert short_name(name) == short

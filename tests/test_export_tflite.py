@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError, check_tflite, to_tflite
-from keras_swd.export.agreement import compare_output
+from keras_swd.export.differences import compare_output
 from keras_swd.export.flatbuffer import stored_tensors
 from keras_swd.export.interpreter import TFLiteFile
 from keras_swd.export.quiet import quiet
@@ -269,10 +269,13 @@ def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     from keras_swd.export import tflite
 
     model, other = mlp(), mlp()
-    convert = tflite._convert
-    monkeypatch.setattr(
-        tflite, "_convert", lambda model, *rest: convert(other, *rest)
-    )
+    convert = tflite.convert
+
+    def convert_other(request):
+        reference = dataclasses.replace(request.reference, model=other)
+        return convert(dataclasses.replace(request, reference=reference))
+
+    monkeypatch.setattr(tflite, "convert", convert_other)
     path = tmp_path / "model.tflite"
     with pytest.raises(
         ExportError, match=r"(?s)dense.*sparse.*differs"
@@ -579,7 +582,7 @@ def test_arguments_are_checked_before_anything_is_converted(
 
     model = mlp()
     path = tmp_path / "model.tflite"
-    monkeypatch.setattr(tflite, "_convert", None)
+    monkeypatch.setattr(tflite, "convert", None)
     for wrong in ("model.h5", "model", "model.tflite.zip"):
         with pytest.raises(ValueError, match=r"`path` must end in '\.tflite'"):
             to_tflite(model, tmp_path / wrong)

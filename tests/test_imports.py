@@ -15,6 +15,7 @@ HEAVY = {
     "tensorflow",
     "tensorflow_datasets",
     "tensorflow_model_optimization",
+    "tflite_micro",
     "tf_keras",
 }
 SCRIPT = """

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("int8", "uint8", "int16")
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
@@ -18,10 +21,15 @@ class StoredTensor:
         shape: Tuple of integers: the shape before anything was left out.
         dtype: String, as NumPy names it, e.g. `"float32"`.
         sparse: Boolean: whether zeros were left out of it.
-        zeros: Integer, or `None` for a type other than floats.
+        zeros: Integer: how many entries stand for zero, in a quantized tensor
+            those that equal its zero point. `None` for a tensor that is
+            neither float nor quantized.
         incomplete: Boolean: whether entries are missing. It is stored in
             blocks that do not fill an axis; the converter forgets the rest
             of that axis, and LiteRT reads past the end of the data.
+        bytes: Integer: what its entries take, and their places if sparse.
+        is_zero: Boolean array of the tensor's shape: where these zeros are.
+            `None` as for `zeros`.
     """
 
     name: str
@@ -30,6 +38,10 @@ class StoredTensor:
     sparse: bool
     zeros: int | None
     incomplete: bool = False
+    bytes: int = 0
+    is_zero: np.ndarray | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def size(self) -> int:
@@ -38,8 +50,26 @@ class StoredTensor:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a float tensor with two axes or more."""
+        """Whether it has two axes or more, and is float or quantized."""
         return self.zeros is not None and len(self.shape) >= 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """An operator in the graph of a file.
+
+    Args:
+        operator: String: its name, for a custom one the name it was given.
+        output: String: the name of its first output.
+        dtypes: Tuple of strings: the types of its outputs.
+    """
+
+    operator: str
+    output: str
+    dtypes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.output}"
 
 
 def stored_tensors(content: bytes) -> tuple[StoredTensor, ...]:
@@ -60,22 +90,55 @@ def stored_tensors(content: bytes) -> tuple[StoredTensor, ...]:
             data = _data(content, model.Buffers(tensor.Buffer()))
             if not len(data) and tensor.Sparsity() is None:
                 continue
-            shape = tuple(map(tensor.Shape, range(tensor.ShapeLength())))
             dtype = types[tensor.Type()].lower()
-            zeros = None
-            if dtype in ("float16", "float32", "float64"):
-                # A sparse tensor stores its nonzero entries, and zeros only
-                # where they fill a block.
-                entries = data.view(dtype)
-                zeros = math.prod(shape) - int(np.count_nonzero(entries))
+            is_zero = _is_zero(tensor, dtype, data)
+            shape = _shape(tensor)
             found.append(
                 StoredTensor(
                     name=tensor.Name().decode(),
                     shape=shape,
                     dtype=dtype,
                     sparse=tensor.Sparsity() is not None,
-                    zeros=zeros,
+                    bytes=data.size + _bytes_of_places(tensor.Sparsity()),
+                    zeros=None if is_zero is None else int(np.sum(is_zero)),
                     incomplete=_is_incomplete(shape, tensor.Sparsity()),
+                    is_zero=is_zero,
+                )
+            )
+    return tuple(found)
+
+
+def nodes(content: bytes) -> tuple[Node, ...]:
+    """Reads the operators of a .tflite file.
+
+    Args:
+        content: Bytes of the file.
+
+    Returns:
+        Tuple of `Node`, those of all subgraphs, in the order they run in.
+    """
+    schema = _schema()
+    model = schema.Model.GetRootAs(content, 0)
+    names = _names(schema.BuiltinOperator)
+    types = _names(schema.TensorType)
+    found = []
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            code = model.OperatorCodes(operator.OpcodeIndex())
+            # Old files know the one-byte code only.
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            name = names[number]
+            if name == "CUSTOM":
+                name = code.CustomCode().decode()
+            outputs = [
+                graph.Tensors(operator.Outputs(index))
+                for index in range(operator.OutputsLength())
+            ]
+            found.append(
+                Node(
+                    operator=name,
+                    output=outputs[0].Name().decode() if outputs else "",
+                    dtypes=tuple(types[t.Type()].lower() for t in outputs),
                 )
             )
     return tuple(found)
@@ -91,20 +154,92 @@ def operator_counts(content: bytes) -> dict[str, int]:
         Dictionary from operator name (for a custom one, the name it was given,
         e.g. `"FlexMatrixInverse"`) to its count, in alphabetical order.
     """
-    schema = _schema()
-    model = schema.Model.GetRootAs(content, 0)
-    names = _names(schema.BuiltinOperator)
     counts: dict[str, int] = {}
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            code = model.OperatorCodes(operator.OpcodeIndex())
-            # Old files know the one-byte code only.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            name = names[number]
-            if name == "CUSTOM":
-                name = code.CustomCode().decode()
-            counts[name] = counts.get(name, 0) + 1
+    for node in nodes(content):
+        counts[node.operator] = counts.get(node.operator, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _is_zero(tensor: Any, dtype: str, data: np.ndarray) -> np.ndarray | None:
+    """Where a constant stands for zero; None if it is no number of a model."""
+    quantization = tensor.Quantization()
+    scales = quantization.ScaleLength() if quantization else 0
+    if dtype not in FLOATS and not (dtype in INTEGERS and scales):
+        return None
+    shape, sparsity = _shape(tensor), tensor.Sparsity()
+    values = data.view(dtype)
+    if sparsity is not None:
+        values = _expand(values, shape, sparsity)
+    values = values.reshape(shape)
+    if dtype in FLOATS or not quantization.ZeroPointLength():
+        return values == 0
+    points = quantization.ZeroPointAsNumpy()
+    if len(points) == 1:
+        return values == points[0]
+    along = [1] * len(shape)
+    along[quantization.QuantizedDimension()] = len(points)
+    return values == points.reshape(along)
+
+
+def _expand(
+    stored: np.ndarray, shape: tuple[int, ...], sparsity: Any
+) -> np.ndarray:
+    """Puts the entries of a sparse tensor where they belong, flat.
+
+    Sparse tensors are trees: each level is an axis, or the part of an axis
+    inside a block, and has either all its places or a list of them per parent.
+    """
+    rank = len(shape)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(rank)]
+    blocks = [sparsity.BlockMap(i) for i in range(sparsity.BlockMapLength())]
+    steps = [*strides, *(strides[axis] for axis in blocks)]
+    for position, axis in enumerate(blocks):
+        steps[axis] *= sparsity.DimMetadata(rank + position).DenseSize()
+    places = np.zeros(1, "int64")
+    for level in range(sparsity.DimMetadataLength()):
+        metadata = sparsity.DimMetadata(level)
+        if metadata.Format() == _schema().DimensionType.DENSE:
+            counts: Any = metadata.DenseSize()
+            index = np.tile(np.arange(counts), len(places))
+        else:
+            counts = np.diff(
+                _vector(
+                    metadata.ArraySegmentsType(), metadata.ArraySegments()
+                ).astype("int64")
+            )
+            index = _vector(
+                metadata.ArrayIndicesType(), metadata.ArrayIndices()
+            ).astype("int64")
+        step = steps[sparsity.TraversalOrder(level)]
+        places = np.repeat(places, counts) + index * step
+    dense = np.zeros(math.prod(shape), stored.dtype)
+    dense[places] = stored
+    return dense
+
+
+def _bytes_of_places(sparsity: Any) -> int:
+    """What the lists of places of a sparse tensor take."""
+    if sparsity is None:
+        return 0
+    listed = (
+        sparsity.DimMetadata(level)
+        for level in range(sparsity.DimMetadataLength())
+    )
+    return sum(
+        _vector(axis.ArraySegmentsType(), axis.ArraySegments()).nbytes
+        + _vector(axis.ArrayIndicesType(), axis.ArrayIndices()).nbytes
+        for axis in listed
+        if axis.Format() != _schema().DimensionType.DENSE
+    )
+
+
+def _vector(kind: int, table: Any) -> np.ndarray:
+    """Reads one of the three kinds of index vectors."""
+    schema = _schema()
+    name = _names(schema.SparseIndexVector)[kind]
+    vector = getattr(schema, name)()
+    vector.Init(table.Bytes, table.Pos)
+    return vector.ValuesAsNumpy()
 
 
 def _is_incomplete(shape: tuple[int, ...], sparsity: Any) -> bool:
@@ -116,6 +251,10 @@ def _is_incomplete(shape: tuple[int, ...], sparsity: Any) -> bool:
         % sparsity.DimMetadata(len(shape) + i).DenseSize()
         for i in range(sparsity.BlockMapLength())
     )
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(map(tensor.Shape, range(tensor.ShapeLength())))
 
 
 def _data(content: bytes, buffer: Any) -> np.ndarray:

@@ -39,7 +39,7 @@ def in_float32(
     """
     policies = [layer.dtype_policy for layer in signature.all_layers(model)]
     for policy in policies:
-        if policy.quantization_mode is not None:
+        if getattr(policy, "quantization_mode", None) is not None:
             raise ExportError(
                 "Only float32 models can be exported, and this one is "
                 f"quantized (dtype policy {policy.name!r}). Export the model "

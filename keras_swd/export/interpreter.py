@@ -25,29 +25,23 @@ class TFLiteFile:
     """
 
     def __init__(self, content: bytes, structure: Any, delegates: bool):
-        try:
-            from ai_edge_litert import interpreter as litert
-        except ImportError as error:
-            raise ImportError(
-                "Checking a TFLite file needs LiteRT: "
-                "pip install 'keras_swd[tflite]'."
-            ) from error
+        package = _litert()
         resolver = (
-            litert.OpResolverType.AUTO
+            package.OpResolverType.AUTO
             if delegates
-            else litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            else package.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
-        self._label = "with" if delegates else "without"
+        label = "with" if delegates else "without"
         try:
             with quiet():
-                self._interpreter = litert.Interpreter(
+                self._interpreter = package.Interpreter(
                     model_content=content,
                     experimental_op_resolver_type=resolver,
                 )
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ExportError(
-                f"The file does not load {self._label} default delegates: "
+                f"The file does not load {label} default delegates: "
                 f"{brief(error)}"
             ) from error
         signatures = self._interpreter.get_signature_list()
@@ -110,6 +104,17 @@ class TFLiteFile:
                 outputs = self._runner(**feeds)
             results.append([outputs[name] for name in order])
         return results
+
+
+def _litert() -> Any:
+    try:
+        from ai_edge_litert import interpreter
+    except ImportError as error:
+        raise ImportError(
+            "Checking a TFLite file needs LiteRT: "
+            "pip install 'keras_swd[tflite]'."
+        ) from error
+    return interpreter
 
 
 def _match(found: list[str], candidates: list[list[str]], what: str) -> list:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import math
 import re
 from typing import Any
+
+from keras_swd.export.modes import find_mode
 
 
 class ExportError(RuntimeError):
@@ -35,6 +38,8 @@ class OutputCheck:
         max_absolute_difference: Float.
         max_relative_difference: Float: the same, divided by the largest
             magnitude of this output in Keras.
+        rms_relative_difference: Float: the root mean square of the
+            differences, divided by that of this output in Keras.
         top1_agreement: Float in [0, 1], or `None` for an output that has less
             than two axes or a last axis of one: the share of positions whose
             largest entry along the last axis is the same one.
@@ -43,7 +48,39 @@ class OutputCheck:
     name: str
     max_absolute_difference: float
     max_relative_difference: float
+    rms_relative_difference: float
     top1_agreement: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredKernel:
+    """A kernel of the model, and the tensor of the file that holds it.
+
+    Args:
+        path: String: the kernel's path in the model.
+        shape: Tuple of integers: its shape there.
+        model_zeros: Integer: how many of its entries are zero there.
+        tensor: String or `None`: the name of the tensor. It is `None` for a
+            kernel that is not in the file as one tensor: it was cut into
+            several, or computed away.
+        dtype: String or `None`: how the tensor is stored, e.g. `"int8"`.
+        sparse: Boolean or `None`: whether zeros were left out of it.
+        zeros: Integer or `None`: how many of its entries are zero. That may
+            be more than in the model, as small values are rounded to zero.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    model_zeros: int
+    tensor: str | None
+    dtype: str | None
+    sparse: bool | None
+    zeros: int | None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +109,19 @@ class TFLiteVariant:
 class TFLiteCheck:
     """A TFLite file that agreed with a Keras model, and what it holds.
 
-    "Weights" are, in the file and in the model alike, float tensors with two
-    axes or more: kernels and embeddings, no biases. The two counts of weights
-    can differ: a kernel that the model uses in two ways may stand twice in the
-    file, and constants (the first state of a recurrent layer) count there.
+    "Weights" are, in the file and in the model alike, tensors with two axes
+    or more, float or quantized: kernels and embeddings, no biases. An entry of
+    a quantized tensor is zero where it equals the zero point. The two counts
+    of weights can differ: a kernel that the model uses in two ways may stand
+    twice in the file, and constants (the first state of a recurrent layer)
+    count there.
+
+    Of the two runs, with LiteRT's default delegates and without any, the worse
+    one counts.
 
     Args:
         path: String: the file.
+        quantization: String or `None`: the mode it was written in.
         bytes: Integer: its size.
         gzip_bytes: Integer: its size after gzip, as for a download.
         samples: Integer: how many samples were compared.
@@ -86,6 +129,11 @@ class TFLiteCheck:
         max_absolute_difference: Float: over all outputs.
         max_relative_difference: Float: over all outputs, each relative to
             its largest magnitude.
+        rms_relative_difference: Float: the largest over all outputs of the
+            root mean square of the differences, relative to that of the
+            output.
+        delegate_difference: Float: the difference between the two runs,
+            measured as `difference` is.
         top1_agreement: Float in [0, 1] or `None`: the lowest of the outputs.
         outputs: Tuple of `OutputCheck`, in the order of the Keras outputs.
         inputs: Tuple of strings: the names of the file's inputs, in the
@@ -97,18 +145,27 @@ class TFLiteCheck:
         zeros: Integer: how many of them are zero.
         model_weights: Integer: number of weights in the Keras model.
         model_zeros: Integer: how many of them are zero.
+        kernels: Tuple of `StoredKernel`: each weight of the model.
         sparse_tensors: Tuple of strings: the tensors stored without their
             zeros.
         operators: Dictionary from the name of an operator to its count.
+        densify: Tuple of strings: the nodes that expand a sparse tensor when
+            the file is loaded, each by operator and output.
+        flex: Tuple of strings: the nodes that need TensorFlow itself.
+        fallback: Tuple of strings: the nodes that compute in float although
+            the file computes with integers.
     """
 
     path: str
+    quantization: str | None
     bytes: int
     gzip_bytes: int
     samples: int
     tolerance: float
     max_absolute_difference: float
     max_relative_difference: float
+    rms_relative_difference: float
+    delegate_difference: float
     top1_agreement: float | None
     outputs: tuple[OutputCheck, ...]
     inputs: tuple[str, ...]
@@ -118,13 +175,26 @@ class TFLiteCheck:
     zeros: int
     model_weights: int
     model_zeros: int
+    kernels: tuple[StoredKernel, ...]
     sparse_tensors: tuple[str, ...]
     operators: dict[str, int]
+    densify: tuple[str, ...]
+    flex: tuple[str, ...]
+    fallback: tuple[str, ...]
+
+    @property
+    def difference(self) -> float:
+        """The difference that the tolerance bounds.
+
+        The root mean square for a file that computes with integers, else the
+        largest one.
+        """
+        return find_mode(self.quantization).difference(self)
 
     @property
     def densify_operators(self) -> int:
         """Number of operators that expand a sparse tensor when loaded."""
-        return self.operators.get("DENSIFY", 0)
+        return len(self.densify)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary of plain Python values."""
@@ -152,11 +222,12 @@ class TFLiteCheck:
 
     def _rows(self) -> list[tuple[str, str]]:
         agreement = (
-            f"{self.max_relative_difference:.1e} of the largest output "
-            f"(tolerance {self.tolerance:.1e}), {self.samples} samples"
+            f"{self.difference:.1e} of the {find_mode(self.quantization).scale}"
+            f" (tolerance {self.tolerance:.1e}), {self.samples} samples"
         )
         rows = [
             ("size", _size(self.bytes, self.gzip_bytes)),
+            ("quantization", self.quantization or "none"),
             ("difference", agreement),
         ]
         if self.top1_agreement is not None:
@@ -181,6 +252,10 @@ class TFLiteCheck:
         )
         operators = (f"{n} {name}" for name, n in self.operators.items())
         rows.append(("operators", ", ".join(operators)))
+        if self.flex:
+            rows.append(("need TensorFlow", ", ".join(self.flex)))
+        if self.fallback:
+            rows.append(("computed in float", ", ".join(self.fallback)))
         return rows
 
 

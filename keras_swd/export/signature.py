@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,17 +31,25 @@ class ModelInput:
     dtype: str
 
 
+def is_tf_keras(model: Any) -> bool:
+    """Whether this is a model of tf_keras, Keras 2, as tfmot makes them."""
+    # Who has one has imported the package; we need not.
+    tf_keras = sys.modules.get("tf_keras")
+    return tf_keras is not None and isinstance(model, tf_keras.Model)
+
+
 def check_model(model: Any) -> None:
-    """Refuses what is not a built Keras 3 model, or keeps state.
+    """Refuses what is not a built Keras model, or keeps state.
 
     Args:
         model: The argument `model` of a public function.
 
     Raises:
-        TypeError: If it is not a `keras.Model`.
-        ValueError: If it is not built, or has a stateful recurrent layer.
+        TypeError: If it is neither a `keras.Model` nor a `tf_keras.Model`.
+        ValueError: If it is not built, has a stateful recurrent layer, or
+            weights that are NaN or infinite.
     """
-    if not isinstance(model, keras.Model):
+    if not isinstance(model, keras.Model) and not is_tf_keras(model):
         raise TypeError(
             "Argument `model` must be a Keras 3 model, an instance of "
             f"`keras.Model`. Received: model={model} (of type {type(model)})."
@@ -58,9 +67,22 @@ def check_model(model: Any) -> None:
                 "build it with `stateful=False`. Received: a model with the "
                 f"stateful layer {layer.name!r}."
             )
+    for weight in model.weights:
+        values = to_numpy(weight)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(
+                "Argument `model` must have finite weights. Received: NaN or "
+                f"infinity in `{weight_path(weight)}`. Did its training "
+                "diverge?"
+            )
 
 
-def all_layers(model: keras.Model) -> list[keras.Layer]:
+def weight_path(weight: Any) -> str:
+    """The path of a weight in its model; tf_keras calls it the name."""
+    return getattr(weight, "path", weight.name)
+
+
+def all_layers(model: Any) -> list[Any]:
     """Lists a model and all layers in it, at any depth."""
     # The public `layers` stops at layers that are no models and yet hold
     # others: wrappers, attention, recurrent cells.
@@ -84,7 +106,10 @@ def input_structure(model: keras.Model, check_with: Any = None) -> Any:
         ValueError: If nothing tells the shapes.
     """
     symbolic = getattr(model, "inputs", None)
-    if symbolic and all(isinstance(x, keras.KerasTensor) for x in symbolic):
+    known = is_tf_keras(model) or all(
+        isinstance(x, keras.KerasTensor) for x in symbolic or ()
+    )
+    if symbolic and known:
         structure = (
             symbolic[0] if isinstance(model, keras.Sequential) else model.input
         )
@@ -122,7 +147,10 @@ def input_structure(model: keras.Model, check_with: Any = None) -> Any:
 
 
 def check_call(
-    model: keras.Model, structure: Any, arrays: list[np.ndarray]
+    model: keras.Model,
+    structure: Any,
+    arrays: list[np.ndarray],
+    argument: str = "check_with",
 ) -> None:
     """Refuses a model that cannot be called, or is built by the call.
 
@@ -130,6 +158,8 @@ def check_call(
         model: Keras model whose `built` is true.
         structure: Nested structure of `ModelInput`.
         arrays: List of sample arrays, one per input.
+        argument: String: the argument of a public function that they come
+            from. Defaults to `"check_with"`.
 
     Raises:
         ValueError: If the model does not take the samples, or if layers in it
@@ -143,10 +173,10 @@ def check_call(
         predict(model, structure, [array[places] for array in arrays])
     except Exception as error:
         raise ValueError(
-            "Argument `check_with` must hold inputs that the model takes. "
+            f"Argument `{argument}` must hold inputs that the model takes. "
             "Received: inputs of shapes "
             f"{[array.shape for array in arrays]} (random ones, if "
-            f"`check_with` is None), on which the model fails: {brief(error)}"
+            f"`{argument}` is None), on which the model fails: {brief(error)}"
         ) from error
     if len(model.weights) != weights:
         raise ValueError(

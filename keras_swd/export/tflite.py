@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -16,42 +15,64 @@ import keras
 import numpy as np
 
 from keras_swd.export import signature
-from keras_swd.export.agreement import (
-    TOLERANCE,
-    check_tolerance,
-    compare,
-    prepare,
+from keras_swd.export.agreement import compare
+from keras_swd.export.conversion import (
+    Candidate,
+    Request,
+    convert,
 )
-from keras_swd.export.quiet import quiet
-from keras_swd.export.records import (
-    ExportError,
-    TFLiteCheck,
-    TFLiteReport,
-    TFLiteVariant,
-    brief,
-    gzip_size,
+from keras_swd.export.modes import MODES, check_tolerance
+from keras_swd.export.quantization import (
+    check_quantization,
+    is_quantization_aware,
 )
+from keras_swd.export.records import ExportError, TFLiteCheck, TFLiteReport
+from keras_swd.export.reference import Reference, prepare
+from keras_swd.export.samples import calibration_arrays, gathered
 from keras_swd.files import check_target
+
+# Of representative data, as many samples are compared.
+COMPARED = 64
 
 
 def to_tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
+    quantization: str | None = None,
     sparse: bool | str = "auto",
+    representative_data: Any = None,
     check_with: Any = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
+    flex: bool = False,
 ) -> TFLiteReport:
-    """Writes a float32 TFLite file and proves that it works.
+    """Writes a TFLite file and proves that it works.
 
     The file is written beside `path`, run by LiteRT with its default
     delegates and without any, compared with Keras, and only then renamed to
     `path`. Whatever fails leaves no file, and a file that was there before
-    stays as it was.
+    stays as it was; the error names the nearest combination of arguments that
+    works, having tried it.
+
+    | quantization | weights | activations | agrees with Keras within |
+    |---|---|---|---|
+    | `None` | float32 | float32 | 1e-4 of the largest output |
+    | `"float16"` | float16 | float32 | 1e-2 of the largest output |
+    | `"dynamic"` | int8 | float32, rounded on the way | 0.25 of the rms |
+    | `"int8"` | int8 | int8 | 0.25 of the rms |
+    | `"int16x8"` | int8 | int16 | 0.25 of the rms |
+
+    "Of the rms": the root mean square of the differences over that of the
+    output. Inputs and outputs of the file are float32 in each mode. Weights
+    that are zero in the model are zero in the file, in each mode. The
+    converter leaves tensors below 1024 entries in float in the mode
+    `"dynamic"`; what has no operator in integers stays in float in the modes
+    `"int8"` and `"int16x8"`, and the report's `fallback` lists it.
 
     A sparse file stores kernels without their zeros. That makes it smaller
-    from about one third of zeros on, and larger below; it needs as much
-    memory and time as a dense one, since the zeros come back when it is
-    loaded. Only TensorFlow Lite's built-in operators are used.
+    from about one third of zeros on (in integers two thirds), and larger
+    below; it needs as much memory and time as a dense one, since the zeros
+    come back when it is loaded. LiteRT's default delegate cannot run most
+    sparse kernels of integers: such files are refused.
 
     Models whose inputs take any number of samples become files that do too,
     where possible. Recurrent layers need a fixed number: then the file takes
@@ -60,26 +81,44 @@ def to_tflite(
     float32.
 
     Args:
-        model: Built Keras model on the TensorFlow backend.
+        model: Built Keras model on the TensorFlow backend, or a model of
+            tf_keras, as tfmot makes them. One that was trained by tfmot's
+            quantization-aware training becomes an `"int8"` file.
         path: String or path ending in `.tflite`, in an existing folder.
+        quantization: `None`, `"float16"`, `"dynamic"`, `"int8"` or
+            `"int16x8"`. Defaults to `None`.
         sparse: `True`, `False` or `"auto"`: store kernels without their zeros,
             with them, or take the smallest file that works. Defaults to
             `"auto"`.
+        representative_data: Inputs as the model meets them in use, for the
+            modes `"int8"` and `"int16x8"`, which round each activation within
+            the range that these show: an array, or for several inputs a
+            list, tuple or dictionary of arrays, or an iterable of batches of
+            such (a `tf.data.Dataset`, a generator), without labels. At most
+            500 samples are used. Defaults to `None`; a model from
+            quantization-aware training has the ranges in it.
         check_with: Sample inputs: an array, or for several inputs a list,
             tuple or dictionary of arrays, as the model takes them. Defaults
-            to `None`, which makes a few random ones: normal for floats, 0 or
-            1 for integers. Real samples say more.
+            to `None`, which takes 64 of `representative_data`, or else makes a
+            few random ones: normal for floats, 0 or 1 for integers. Real
+            samples say more.
         tolerance: Float, the largest difference allowed in an output, relative
-            to the largest magnitude of this output in Keras. Defaults to
-            `1e-4`.
+            to the measure in the table. Defaults to `None`, the number in the
+            table.
+        flex: Boolean: may the file use TensorFlow's own operators, where
+            TensorFlow Lite has none? It is refused all the same unless LiteRT
+            can run it, which takes its "Flex" delegate; the Python packages
+            come without. Defaults to `False`.
 
     Returns:
         `TFLiteReport`; printed, it is a table.
 
     Raises:
         ExportError: If no file works: an operator is missing in TensorFlow
-            Lite, outputs disagree or are NaN, the backend is another one.
-        ValueError: If an argument does not fit, or the model is not built.
+            Lite, outputs disagree or are NaN, zeros are lost, the disk is
+            full, the backend is another one.
+        ValueError: If an argument does not fit, or the model is not built or
+            has weights that are not finite.
 
     Example:
 
@@ -93,54 +132,63 @@ def to_tflite(
     (True, True)
     """
     target = _check_path(path)
-    if sparse not in (True, False, "auto"):
-        raise ValueError(
-            "Argument `sparse` must be True, False or 'auto'. "
-            f"Received: sparse={sparse!r}."
-        )
-    check_tolerance(tolerance)
+    for name, value, allowed in (
+        ("sparse", sparse, (True, False, "auto")),
+        ("flex", flex, (True, False)),
+    ):
+        if value not in allowed:
+            raise ValueError(
+                f"Argument `{name}` must be {_either(allowed)}. "
+                f"Received: {name}={value!r}."
+            )
+    check_tolerance(tolerance, quantization)
     _check_backend()
-    twin, structure, arrays = prepare(model, check_with)
-
-    wanted = [False, True] if sparse == "auto" else [bool(sparse)]
+    signature.check_model(model)
+    check_quantization(model, quantization, representative_data)
+    reference, calibration = _references(model, check_with, representative_data)
+    request = Request(
+        reference=reference,
+        calibration=calibration,
+        tolerance=tolerance,
+        quantization=quantization,
+        sparse=(False, True) if sparse == "auto" else (bool(sparse),),
+        flex=bool(flex),
+    )
     try:
-        files = _convert(twin, structure, wanted)
-        return _write_smallest(
-            files, target, twin, structure, arrays, tolerance
-        )
+        return _write_smallest(request, target)
+    except UnwritableError:
+        raise
     except ExportError as error:
-        if wanted != [True]:
-            raise
-        remedy = _dense_works(twin, structure, arrays, tolerance)
+        remedy = _nearest(request)
         raise ExportError(f"{error} {remedy}", error.difference) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    sparse: bool
-    content: bytes | None
-    refused: str | None = None
-
-    def as_variant(self, refused: str | None) -> TFLiteVariant:
-        return TFLiteVariant(
-            sparse=self.sparse,
-            bytes=None if self.content is None else len(self.content),
-            gzip_bytes=None
-            if self.content is None
-            else gzip_size(self.content),
-            refused=refused,
-        )
+class UnwritableError(ExportError):
+    """The file works, and could not be written."""
 
 
-def _write_smallest(
-    candidates: list[_Candidate],
-    target: Path,
-    model: keras.Model,
-    structure: Any,
-    arrays: list[np.ndarray],
-    tolerance: float,
-) -> TFLiteReport:
+def _references(
+    model: Any, check_with: Any, representative_data: Any
+) -> tuple[Reference, list[np.ndarray] | None]:
+    """Returns what files are compared with, and what shows the ranges."""
+    if representative_data is None:
+        return prepare(model, check_with), None
+    data = gathered(representative_data)
+    if check_with is not None:
+        reference = prepare(model, check_with)
+        return reference, calibration_arrays(reference.structure, data)
+    reference = prepare(model, data, "representative_data")
+    return (
+        dataclasses.replace(
+            reference, arrays=[a[:COMPARED] for a in reference.arrays]
+        ),
+        calibration_arrays(reference.structure, data),
+    )
+
+
+def _write_smallest(request: Request, target: Path) -> TFLiteReport:
     """Writes the smallest candidate that works; the first of equal ones."""
+    candidates = convert(request)
     variants = {c.sparse: c.as_variant(c.refused) for c in candidates}
     check: TFLiteCheck | None = None
     difference = None
@@ -149,16 +197,14 @@ def _write_smallest(
         if check is not None:
             variants[candidate.sparse] = candidate.as_variant("not smaller")
             continue
-        with _beside(target) as temporary:
-            _write(temporary, candidate.content or b"")
-            try:
-                check = compare(temporary, model, structure, arrays, tolerance)
-            except ExportError as error:
-                difference = error.difference
-                variants[candidate.sparse] = candidate.as_variant(str(error))
-                continue
-            os.replace(temporary, target)
+        try:
+            check = _write_checked(candidate, request, target)
             chosen = candidate.sparse
+        except UnwritableError:
+            raise
+        except ExportError as error:
+            difference = error.difference
+            variants[candidate.sparse] = candidate.as_variant(str(error))
     if check is None:
         reasons: dict[str | None, list[str]] = {}
         for variant in variants.values():
@@ -169,123 +215,60 @@ def _write_smallest(
         field.name: getattr(check, field.name)
         for field in dataclasses.fields(check)
     }
-    known["path"] = str(target)
     return TFLiteReport(
         **known, sparse=chosen, variants=tuple(variants.values())
     )
 
 
-def _dense_works(
-    model: keras.Model,
-    structure: Any,
-    arrays: list[np.ndarray],
-    tolerance: float,
-) -> str:
-    """Says whether `sparse=False` helps, having tried it."""
+def _write_checked(
+    candidate: Candidate, request: Request, target: Path
+) -> TFLiteCheck:
+    """Writes a file beside the target, and renames it if it works."""
+    tolerance = check_tolerance(request.tolerance, request.quantization)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            report = _write_smallest(
-                _convert(model, structure, [False]),
-                Path(folder) / "dense.tflite",
-                model,
-                structure,
-                arrays,
+        with _beside(target) as temporary:
+            _write(temporary, candidate.content or b"")
+            check = compare(
+                temporary,
+                request.reference,
                 tolerance,
+                request.quantization,
+                request.flex,
             )
-    except ExportError:
-        return "`sparse=False` does not work either."
-    return f"`sparse=False` works and gives {report.bytes:,} bytes."
+            os.replace(temporary, target)
+    except OSError as error:
+        raise UnwritableError(
+            f"No file was written: {error.strerror or error} in the folder "
+            f"{str(target.parent)!r}. Choose another folder in `path`, or make "
+            "room."
+        ) from error
+    return dataclasses.replace(check, path=str(target))
 
 
-def _convert(
-    model: keras.Model, structure: Any, wanted: list[bool]
-) -> list[_Candidate]:
-    """Converts a model, for any batch size if that is possible.
-
-    Args:
-        model: Keras model that computes in float32.
-        structure: Nested structure of `ModelInput`.
-        wanted: List of Booleans: convert to a sparse file?
-
-    Returns:
-        List of candidates; at least one has a content.
-
-    Raises:
-        ExportError: If none could be converted.
-    """
-    inputs = keras.tree.flatten(structure)
-    declared = {spec.shape[0] for spec in inputs if spec.shape} - {None}
-    batch_sizes: list[int | None] = [None, 1, *declared]
-    if declared and not isinstance(model, keras.Sequential):
-        # A sequential model may have got it from its first call only.
-        batch_sizes = [*declared]
-    for batch_size in dict.fromkeys(batch_sizes):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                with quiet():
-                    _save(model, structure, batch_size, folder)
-            except Exception as error:
-                candidates = [_Candidate(False, None, _reason(error))]
-                continue
-            candidates = [_convert_saved(folder, sparse) for sparse in wanted]
-        if any(candidate.content for candidate in candidates):
-            return candidates
-    raise ExportError(f"No file was written. {candidates[0].refused}")
+def _nearest(request: Request) -> str:
+    """Names the nearest combination that works, having tried it."""
+    for arguments, other in _alternatives(request):
+        with contextlib.suppress(ExportError):
+            with tempfile.TemporaryDirectory() as folder:
+                report = _write_smallest(other, Path(folder) / "other.tflite")
+            return f"`{arguments}` works and gives {report.bytes:,} bytes."
+    return "No other combination of arguments works."
 
 
-def _save(
-    model: keras.Model, structure: Any, batch_size: int | None, folder: str
-) -> None:
-    """Writes a SavedModel whose signature has names that we know."""
-    import tensorflow as tf
-
-    inputs = keras.tree.flatten(structure)
-    specs = {
-        spec.name: tf.TensorSpec(
-            (batch_size, *spec.shape[1:]), spec.dtype, name=spec.name
+def _alternatives(request: Request) -> Iterator[tuple[str, Request]]:
+    """Lists what may work instead, the nearest first."""
+    if request.sparse == (True,):
+        dense = dataclasses.replace(request, sparse=(False,))
+        yield "sparse=False", dense
+    modes = list(MODES)
+    weaker = modes[modes.index(request.quantization) + 1 :]
+    if is_quantization_aware(request.reference.model):
+        weaker = []
+    for mode in weaker:
+        other = dataclasses.replace(
+            request, quantization=mode, sparse=(False, True), tolerance=None
         )
-        for spec in inputs
-    }
-
-    def serve(feeds: dict[str, Any]) -> dict[str, Any]:
-        values = [feeds[spec.name] for spec in inputs]
-        names, outputs = signature.call(model, structure, values)
-        return dict(zip(names, outputs, strict=True))
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, [specs])
-    archive.write_out(folder, verbose=False)
-
-
-def _convert_saved(folder: str, sparse: bool) -> _Candidate:
-    import tensorflow as tf
-
-    try:
-        with quiet():
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            converter.target_spec.supported_ops = [
-                tf.lite.OpsSet.TFLITE_BUILTINS
-            ]
-            if sparse:
-                converter.optimizations = [
-                    tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-                ]
-            return _Candidate(sparse, converter.convert())
-    except Exception as error:
-        return _Candidate(sparse, None, _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    """What a converter's page-long message comes to."""
-    text = str(error)
-    missing = set(re.findall(r"'tf\.(\w+)' op", text))
-    if missing:
-        return (
-            "TensorFlow Lite has no built-in operator for "
-            f"{', '.join(sorted(missing))}. Replace the layers that use it."
-        )
-    return f"Conversion failed: {type(error).__name__}: {brief(error)}"
+        yield f"quantization={mode!r}", other
 
 
 def _check_path(path: str | os.PathLike[str]) -> Path:
@@ -295,7 +278,17 @@ def _check_path(path: str | os.PathLike[str]) -> Path:
             "Argument `path` must end in '.tflite'. "
             f"Received: path={str(path)!r}."
         )
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):
+        raise ValueError(
+            "Argument `path` must lie in a folder that can be written to; "
+            f"{str(target.parent)!r} cannot. Received: path={str(path)!r}."
+        )
     return check_target(target)
+
+
+def _either(values: tuple[Any, ...]) -> str:
+    *most, last = map(repr, values)
+    return f"{', '.join(most)} or {last}"
 
 
 def _check_backend() -> None:

@@ -1,0 +1,332 @@
+"""How small and how fast are the files of a pruned network, in each mode?
+
+python benchmarks/export.py --data-dir ~/tensorflow_datasets
+
+Writes the cells that are missing in benchmarks/cells/export, each a small JSON
+file, and the tables of docs/export.md from all of them. `--tables` only writes
+the tables; `--network` makes the cells of one network. The networks have random
+weights, the smallest of each kernel set to zero; one, `mnist`, is LeNet-5 as
+examples/lenet5_mnist.py trains it. A latency is that of a file over that of the
+plain float32 file, one thread, the two run in turns.
+"""
+
+import argparse
+import gzip
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import networks
+import numpy as np
+
+import keras_swd
+from keras_swd.export import ExportError, to_tflite
+from keras_swd.export.sizes import information_limit, plan_sizes
+
+ROOT = pathlib.Path(__file__).parents[1]
+CELLS = pathlib.Path(__file__).parent / "cells" / "export"
+DOCUMENT = ROOT / "docs" / "export.md"
+EXAMPLE = ROOT / "examples" / "lenet5_mnist.py"
+#: Bits of an entry that is not zero.
+BITS = {None: 32, "float16": 16, "dynamic": 8, "int8": 8, "int16x8": 8}
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
+NETWORKS = {
+    "lenet5": networks.lenet5,
+    "resnet20": networks.resnet20,
+    "mobilenetv2": lambda: keras.applications.MobileNetV2(
+        (96, 96, 3), weights=None
+    ),
+}
+ROUNDS, SECONDS = 9, 0.2
+
+
+def plan():
+    """The network and the sparsity of each cell."""
+    cells = [(name, s) for name in NETWORKS for s in SPARSITIES]
+    return [*cells, ("mnist", 0.95)]
+
+
+def path_of(network, sparsity):
+    return CELLS / f"{network}-{sparsity}.json"
+
+
+def pruned(network, sparsity):
+    """A network with random weights, the same share of each kernel zero."""
+    keras.utils.set_random_seed(0)
+    model = NETWORKS[network]()
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        values = np.array(keras.ops.convert_to_numpy(weight))
+        if values.ndim > 1:
+            order = np.argsort(np.abs(values), axis=None, kind="stable")
+            values.flat[order[: round(sparsity * values.size)]] = 0.0
+        else:
+            # A trained network has other biases and statistics than 0 and 1.
+            values += random.uniform(0.01, 0.1, values.shape)
+        weight.assign(values)
+    samples = random.normal(size=(64, *model.input_shape[1:]))
+    # Normalization learns what comes: signals that vanish round to nothing.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(samples.astype("float32"), training=True)
+    return model, samples
+
+
+def trained(sparsity, data_dir):
+    """LeNet-5 as the example trains it, and images to calibrate with."""
+    import tensorflow_datasets as tfds
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = os.path.join(folder, "model.keras")
+        command = [sys.executable, str(EXAMPLE), "--out", model]
+        command += ["--data-dir", str(data_dir), "--sparsity", str(sparsity)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        model = keras.saving.load_model(model)
+    images = tfds.load("mnist", split="train[:64]", data_dir=data_dir)
+    x = np.stack([row["image"] for row in tfds.as_numpy(images)])
+    return model, (x / 255.0 - 0.1307) / 0.3081
+
+
+class Clock:
+    """A file in LiteRT, one thread, and how long it takes."""
+
+    def __init__(self, path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.interpreter = Interpreter(model_path=path, num_threads=1)
+        self.interpreter.allocate_tensors()
+        for detail in self.interpreter.get_input_details():
+            zeros = np.zeros(detail["shape"], detail["dtype"])
+            self.interpreter.set_tensor(detail["index"], zeros)
+        self.interpreter.invoke()
+
+    def seconds(self):
+        """Seconds per run, over at least a fraction of a second."""
+        runs, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS:
+            self.interpreter.invoke()
+            runs += 1
+        return (time.perf_counter() - start) / runs
+
+
+def latency_ratio(path, plain):
+    """Median ratio of a file's time to that of the plain file."""
+    clocks = Clock(plain), Clock(path)
+    ratios = []
+    for _ in range(ROUNDS):
+        base, other = (clock.seconds() for clock in clocks)
+        ratios.append(other / base)
+    return statistics.median(ratios)
+
+
+def kernel_spans(content):
+    """Where in a file the kernels lie: pairs of start and length."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    graph = model.Subgraphs(0)
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+        buffer = model.Buffers(tensor.Buffer())
+        if tensor.ShapeLength() < 2 or not buffer.DataLength():
+            continue
+        yield buffer._tab.Vector(buffer._tab.Offset(4)), buffer.DataLength()
+        sparsity = tensor.Sparsity()
+        if sparsity is not None:
+            rows = sparsity.DimMetadata(tensor.ShapeLength() - 1)
+            yield _span(rows.ArraySegmentsType(), rows.ArraySegments())
+            yield _span(rows.ArrayIndicesType(), rows.ArrayIndices())
+
+
+def _span(kind, table):
+    width = {1: 4, 2: 2, 3: 1}[kind]
+    place = table.Offset(4)
+    return table.Vector(place), table.VectorLen(place) * width
+
+
+def graph_sizes(content):
+    """Bytes of a file that hold no kernel, and the same after gzip."""
+    blank, kernels = bytearray(content), 0
+    for start, length in kernel_spans(content):
+        blank[start : start + length] = bytes(length)
+        kernels += length
+    zeros = len(gzip.compress(bytes(kernels), 6))
+    return len(content) - kernels, len(gzip.compress(blank, 6)) - zeros
+
+
+def measure(model, samples, folder):
+    """One record per mode and way to store zeros; plain float32 first."""
+    predicted = {
+        ({"float32": None}.get(file.dtype, file.dtype), file.encoding): file
+        for file in plan_sizes(model, [present_sparsity(model)]).files
+    }
+    plain = os.path.join(folder, "plain.tflite")
+    for quantization, sparse in itertools.product(BITS, (False, True)):
+        first = quantization is None and not sparse
+        path = plain if first else os.path.join(folder, "other.tflite")
+        record = {"quantization": quantization, "sparse": sparse}
+        try:
+            report = to_tflite(
+                model,
+                path,
+                quantization=quantization,
+                sparse=sparse,
+                representative_data=samples,
+            )
+        except ExportError as error:
+            yield record | {"refused": str(error)}
+            continue
+        content = pathlib.Path(path).read_bytes()
+        graph, graph_gzip = graph_sizes(content)
+        record |= {
+            "bytes": report.bytes,
+            "gzip_bytes": report.gzip_bytes,
+            "graph_bytes": graph,
+            "graph_gzip_bytes": graph_gzip,
+            "latency": 1.0 if first else latency_ratio(path, plain),
+        }
+        encoding = "sparse" if sparse else "plain"
+        if (quantization, encoding) in predicted:
+            file = predicted[quantization, encoding]
+            record |= {
+                "predicted_bytes": file.bytes,
+                "predicted_gzip_bytes": file.gzip_bytes,
+            }
+        yield record
+
+
+def present_sparsity(model):
+    return keras_swd.sparsity_report(model).prunable.sparsity
+
+
+def make_cell(network, sparsity, data_dir):
+    if network == "mnist":
+        model, samples = trained(sparsity, data_dir)
+    else:
+        model, samples = pruned(network, sparsity)
+    with tempfile.TemporaryDirectory() as folder:
+        files = list(measure(model, samples.astype("float32"), folder))
+    limits = {str(b): information_limit(model, b) for b in set(BITS.values())}
+    return {
+        "network": network,
+        "sparsity": sparsity,
+        "limits": limits,
+        "files": files,
+    }
+
+
+def make_missing(data_dir, only):
+    CELLS.mkdir(parents=True, exist_ok=True)
+    for network, sparsity in plan():
+        path = path_of(network, sparsity)
+        if path.exists() or only not in (None, network):
+            continue
+        cell = make_cell(network, sparsity, data_dir)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(cell, indent=1) + "\n")
+        partial.replace(path)
+        print(path.name, flush=True)
+
+
+def table(cell):
+    """The files of a cell: sizes, against the limit, and latency."""
+    lines = [
+        "| mode | zeros | KiB | gzip KiB | graph KiB | over the limit "
+        "| gzip over the limit | latency |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for file in cell["files"]:
+        quantization = file["quantization"]
+        stored = "left out" if file["sparse"] else "stored"
+        start = f"| {quantization or 'float32'} | {stored} "
+        if "refused" in file:
+            lines.append(f"{start}| refused: {why(file['refused'])} ||||||")
+            continue
+        limit = cell["limits"][str(BITS[quantization])]
+        over = (file["bytes"] - file["graph_bytes"]) / limit
+        gzip_over = (file["gzip_bytes"] - file["graph_gzip_bytes"]) / limit
+        lines.append(
+            f"{start}| {file['bytes'] / 1024:,.1f} "
+            f"| {file['gzip_bytes'] / 1024:,.1f} "
+            f"| {file['graph_bytes'] / 1024:,.1f} "
+            f"| {over:.2f} | {gzip_over:.2f} | {file['latency']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def why(reason):
+    """A refusal in the words that a table has room for."""
+    told = reason.removeprefix("No file was written. ").split(": ", 1)[-1]
+    first = told.split(". ")[0].replace("|", "/").replace("\n", " ")
+    return first if len(first) <= 90 else f"{first[:90]} ..."
+
+
+def predictions(cells):
+    """How far predicted sizes are from those of the files."""
+    lines = [
+        "| network | zeros | mode | stored | bytes | gzip bytes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        for file in cell["files"]:
+            if "predicted_bytes" not in file:
+                continue
+            errors = (
+                f"{file[f'predicted_{key}'] / file[key] - 1:+.1%}"
+                for key in ("bytes", "gzip_bytes")
+            )
+            lines.append(
+                f"| {cell['network']} | {cell['sparsity']:.0%} "
+                f"| {file['quantization'] or 'float32'} "
+                f"| {'sparse' if file['sparse'] else 'plain'} "
+                f"| {' | '.join(errors)} |"
+            )
+    return "\n".join(lines)
+
+
+def write_tables(document):
+    paths = [path_of(*cell) for cell in plan()]
+    cells = [json.loads(p.read_text()) for p in paths if p.exists()]
+    bodies = {
+        f"{cell['network']} {cell['sparsity']}": table(cell) for cell in cells
+    }
+    bodies["predictions"] = predictions(cells)
+    text = document.read_text()
+    for name, body in bodies.items():
+        mark = f"<!-- {name} -->\n"
+        if mark in text:
+            head, rest = text.split(mark, 1)
+            _, tail = rest.split("<!-- end -->", 1)
+            text = f"{head}{mark}\n{body}\n\n<!-- end -->{tail}"
+    document.write_text(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data-dir", help="where tfds keeps its data sets")
+    parser.add_argument("--network", choices=[*NETWORKS, "mnist"])
+    parser.add_argument(
+        "--tables",
+        nargs="?",
+        type=pathlib.Path,
+        const=DOCUMENT,
+        metavar="FILE",
+        help="only write the tables of this document",
+    )
+    args = parser.parse_args()
+    if args.tables is None:
+        make_missing(args.data_dir, args.network)
+    write_tables(args.tables or DOCUMENT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Which layer of a model takes what which other layer made."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Generic, TypeVar
+
+import keras
+
+#: Layers that do nothing when a model runs, so that no file holds them.
+VANISHING = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One call of a layer.
+
+    Args:
+        path: String: the names of the models around the layer and its own.
+        layer: `keras.Operation`, a layer or a function such as `ops.add`.
+        inputs: Tuple: for each tensor that it takes the index of the step
+            that makes it, or `None` for an input of the model.
+        shapes: Tuple of tuples: the shapes of these tensors.
+    """
+
+    path: str
+    layer: Any
+    inputs: tuple[int | None, ...]
+    shapes: tuple[tuple[int | None, ...], ...]
+
+
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph(Generic[AnyStep]):
+    """The steps of a model in an order in which they can run.
+
+    Args:
+        steps: Tuple of `Step`.
+        outputs: Frozen set of integers: steps whose result the model returns.
+    """
+
+    steps: tuple[AnyStep, ...]
+    outputs: frozenset[int]
+
+    def consumers(self, index: int) -> list[int]:
+        """The steps that take what step `index` makes."""
+        return [i for i, s in enumerate(self.steps) if index in s.inputs]
+
+    def only_consumer(self, index: int) -> int | None:
+        """The step that alone takes it; None if others, or nobody, do."""
+        consumers = self.consumers(index)
+        alone = len(consumers) == 1 and index not in self.outputs
+        return consumers[0] if alone else None
+
+
+def follow(model: keras.Model) -> Graph[Step] | None:
+    """Reads the graph of a model, nested models opened.
+
+    Layers that only act in training are left out.
+
+    Args:
+        model: Built Keras model.
+
+    Returns:
+        `Graph`, or `None` where a model's own code says what is called.
+
+    Example:
+
+    >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    >>> inputs = keras.Input((4,))
+    >>> outputs = inner(keras.layers.Dropout(0.5)(inputs))
+    >>> graph = follow(keras.Model(inputs, outputs))
+    >>> [type(step.layer).__name__ for step in graph.steps]
+    ['ReLU']
+    """
+    function = _function(model)
+    if function is None:
+        return None
+    steps: list[Step] = []
+    outputs = _run(function, "", [None] * len(function.inputs), steps)
+    return Graph(tuple(steps), frozenset(i for i in outputs if i is not None))
+
+
+def _function(layer: Any) -> keras.Function | None:
+    """The graph that a layer consists of, if it is a model that has one."""
+    if isinstance(layer, keras.Sequential):
+        # None where the layers could not be called one after another.
+        layer = layer._functional
+    if not isinstance(layer, keras.Function):
+        return None
+    # A subclass may call its layers in a way of its own.
+    return layer if type(layer).call.__module__.startswith("keras.") else None
+
+
+def _run(
+    function: keras.Function,
+    trail: str,
+    given: list[int | None],
+    steps: list[Step],
+) -> list[int | None]:
+    """Adds a function's steps; returns which of them make its outputs."""
+    makers = dict(zip(map(id, function.inputs), given, strict=True))
+    # The order in which Keras itself runs the nodes.
+    by_depth = function._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if node.is_input:
+                continue
+            inputs = [makers[id(tensor)] for tensor in node.input_tensors]
+            made = _call(node, trail, inputs, steps)
+            makers |= zip(map(id, node.output_tensors), made, strict=True)
+    return [makers[id(tensor)] for tensor in function.outputs]
+
+
+def _call(
+    node: Any, trail: str, inputs: list[int | None], steps: list[Step]
+) -> list[int | None]:
+    layer = node.operation
+    path = f"{trail}/{layer.name}".strip("/")
+    nested = _function(layer)
+    if nested is not None:
+        return _run(nested, path, inputs, steps)
+    if type(layer) in VANISHING:
+        return inputs[:1]
+    shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)
+    steps.append(Step(path, layer, tuple(inputs), shapes))
+    return [len(steps) - 1] * len(node.output_tensors)

@@ -1,0 +1,383 @@
+"""Predicted sizes against the files themselves, and encodings decoded."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+import keras_swd
+from keras_swd.export.encodings import bit_mask, sparse, to_int8
+from keras_swd.export.sizes import information_limit, plan_sizes
+
+layers = keras.layers
+
+BLOCK = {"float32": 4, "int8": 16}
+
+# Zeros for most entries, so that some kernels are sparse enough.
+KERNELS = arrays(
+    st.sampled_from(["float32", "int8"]),
+    array_shapes(min_dims=2, max_dims=4, max_side=9),
+    elements=st.sampled_from([0, 0, 0, 0, 1, -3]),
+)
+
+
+def decode_sparse(encoded, values):
+    """The oracle: entries put back, for rows of at most 256 entries."""
+
+    def numbers(data, kind):
+        count = int.from_bytes(data[:4], "little")
+        size = 4 + count * np.dtype(kind).itemsize
+        rest = data[-(-size // 4) * 4 :]
+        return np.frombuffer(data[4:size], kind).astype(int), rest
+
+    entries = np.frombuffer(encoded.content, values.dtype)
+    width = BLOCK[values.dtype.name] if not encoded.expanded else 1
+    entries = entries.reshape(-1, width)
+    kind = "uint8" if len(entries) <= 255 else "uint16"
+    starts, rest = numbers(encoded.places, kind)
+    columns, rest = numbers(rest, "uint8")
+    assert not rest
+    found = np.zeros_like(values).reshape(-1, values.shape[-1])
+    assert len(starts) == len(found) + 1
+    for row in range(len(found)):
+        for place in range(starts[row], starts[row + 1]):
+            first = columns[place] * width
+            found[row, first : first + width] = entries[place]
+    return found.reshape(values.shape)
+
+
+def remove_smallest(model, sparsity):
+    """Prunes each kernel; gives the other weights values as after training."""
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        values = np.array(keras.ops.convert_to_numpy(weight))
+        if values.ndim > 1:
+            order = np.argsort(np.abs(values), axis=None, kind="stable")
+            values.flat[order[: round(sparsity * values.size)]] = 0.0
+        else:
+            values += random.uniform(0.01, 0.1, values.shape)
+        weight.assign(values)
+    return model
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(24, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(48, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="convolutional",
+    )
+
+
+def residual():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(32, 3, padding="same", use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(32, 3, padding="same", use_bias=False)(x)
+    y = layers.BatchNormalization()(y)
+    x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.SeparableConv2D(64, 3)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(20)(x), name="residual")
+
+
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((300,)),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(10),
+        ],
+        name="mlp",
+    )
+
+
+def find(plan, sparsity, dtype, encoding):
+    (file,) = [
+        f
+        for f in plan.files
+        if (f.sparsity, f.dtype, f.encoding) == (sparsity, dtype, encoding)
+    ]
+    return file
+
+
+@given(KERNELS)
+def test_a_sparse_kernel_holds_every_entry(values):
+    encoded = sparse(values)
+    zeros = np.mean(values == 0)
+    assert (encoded is None) == (values.ndim == 3 or zeros < 0.3)
+    if encoded is not None and encoded.expanded:
+        np.testing.assert_array_equal(decode_sparse(encoded, values), values)
+
+
+def test_zeros_in_blocks_of_the_inputs_are_stored_as_blocks():
+    values = np.zeros((16, 64), "float32")
+    values[:, 8:12] = values[:, 40:44] = 1.0
+    encoded = sparse(values)
+    assert not encoded.expanded
+    assert len(encoded.content) == 16 * 2 * 4 * 4
+    np.testing.assert_array_equal(decode_sparse(encoded, values), values)
+    # As many zeros at random places fill no blocks.
+    random = np.random.default_rng(0)
+    assert sparse(random.permutation(values.ravel()).reshape(16, 64)).expanded
+
+
+@given(KERNELS)
+def test_a_bit_mask_holds_every_entry(values):
+    wide = np.tile(values.ravel(), 64)
+    encoded = bit_mask(wide)
+    saved = wide.nbytes - wide.itemsize * np.count_nonzero(wide)
+    assert (encoded is None) == (saved <= -(-wide.size // 8) + 216)
+    if encoded is not None:
+        bits = np.unpackbits(np.frombuffer(encoded.places, "uint8"))
+        found = np.zeros_like(wide)
+        entries = np.frombuffer(encoded.content[16:], wide.dtype)
+        found[bits[: wide.size] == 1] = entries
+        np.testing.assert_array_equal(found, wide)
+
+
+def test_int8_keeps_zeros_and_has_a_scale_per_channel():
+    values = np.array([[0.0, 2.0], [-0.5, 0.0], [0.0, 0.0]], "float32")
+    rounded, scales = to_int8(values, axis=0)
+    assert rounded.tolist() == [[0, 127], [-127, 0], [0, 0]]
+    np.testing.assert_allclose(scales, [2 / 127, 0.5 / 127, 0.0])
+
+
+def test_the_information_limit_is_values_and_places():
+    model = remove_smallest(mlp(), 0.95)
+    zeros = [round(0.95 * n) for n in (300 * 128, 128 * 10)]
+    bits = 0.0
+    for n, z in zip((300 * 128, 128 * 10), zeros, strict=True):
+        s = z / n
+        places = -s * math.log2(s) - (1 - s) * math.log2(1 - s)
+        bits += 8 * (n - z) + n * places
+    assert information_limit(model, bits=8) == math.ceil(bits / 8)
+    # A dense model needs its values, one of zeros nothing.
+    assert information_limit(mlp()) == 4 * (300 * 128 + 128 * 10)
+    assert information_limit(remove_smallest(mlp(), 1.0)) == 0
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("build", "sparsity"),
+    [
+        (convolutional, 0.95),
+        (residual, 0.5),
+        (mlp, 0.95),
+        pytest.param(convolutional, 0.5, marks=pytest.mark.slow),
+        pytest.param(residual, 0.95, marks=pytest.mark.slow),
+    ],
+)
+def test_predictions_are_within_3_percent_of_the_files(
+    build, sparsity, tmp_path
+):
+    check_predictions(build(), sparsity, tmp_path, 0.03)
+
+
+def check_predictions(model, sparsity, folder, tolerance):
+    """Compares a plan made of the dense model with files of the pruned one."""
+    from keras_swd.export import to_tflite
+
+    remove_smallest(model, 0.0)
+    plan = plan_sizes(model, [sparsity])
+    random = np.random.default_rng(0)
+    samples = random.normal(size=(16, *model.input_shape[1:]))
+    # The other weights stay as they are.
+    for weight in model.weights:
+        values = np.array(keras.ops.convert_to_numpy(weight))
+        if values.ndim > 1:
+            order = np.argsort(np.abs(values), axis=None, kind="stable")
+            values.flat[order[: round(sparsity * values.size)]] = 0.0
+            weight.assign(values)
+    for dtype, quantization in (("float32", None), ("int8", "int8")):
+        report = to_tflite(
+            model,
+            folder / "model.tflite",
+            quantization=quantization,
+            representative_data=samples.astype("float32"),
+            # Random weights may not survive rounding; sizes are the matter.
+            tolerance=100.0,
+        )
+        # A file that LiteRT refuses has a size too.
+        for variant in report.variants:
+            encoding = "sparse" if variant.sparse else "plain"
+            file = find(plan, sparsity, dtype, encoding)
+            assert file.bytes == pytest.approx(variant.bytes, rel=tolerance)
+            assert file.gzip_bytes == pytest.approx(
+                variant.gzip_bytes, rel=tolerance
+            )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_bit_masks_are_predicted_within_3_percent(quantization, tmp_path):
+    pytest.importorskip("tflite_micro")
+    from keras_swd.export.micro import to_tflite_micro
+
+    model = remove_smallest(convolutional(), 0.9)
+    random = np.random.default_rng(0)
+    samples = random.normal(size=(16, 12, 12, 3)).astype("float32")
+    path = tmp_path / "model.tflite"
+    report = to_tflite_micro(model, path, quantization, samples, samples)
+    file = find(
+        plan_sizes(model, [0.9]), 0.9, quantization or "float32", "bit mask"
+    )
+    assert file.bytes == pytest.approx(report.bytes, rel=0.03)
+
+
+def test_a_plan_lists_each_type_and_encoding_at_each_sparsity():
+    plan = plan_sizes(mlp(), sparsities=[0.0, 0.9])
+    assert [(f.sparsity, f.dtype, f.encoding) for f in plan.files] == [
+        (sparsity, dtype, encoding)
+        for sparsity in (0.0, 0.9)
+        for dtype in ("float32", "int8")
+        for encoding in ("plain", "sparse", "bit mask")
+    ]
+    dense = find(plan, 0.0, "float32", "plain")
+    assert dense.bytes == find(plan, 0.9, "float32", "plain").bytes
+    assert dense.bytes - dense.graph_bytes == 4 * (300 * 128 + 128 * 10)
+    assert json.loads(plan.to_json()) == json.loads(json.dumps(plan.to_dict()))
+
+
+def test_a_plan_can_be_read_and_saved(tmp_path):
+    plan = plan_sizes(mlp(), sparsities=[0.9])
+    text = str(plan)
+    assert "Predicted sizes of 'mlp' in KiB" in text
+    assert "90.0%" in text
+    assert "float32, sparse: smaller than plain from 3" in text
+    plan.to_json(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["name"] == "mlp"
+
+
+def test_from_the_break_even_on_the_encoded_file_is_smaller():
+    points = plan_sizes(mlp(), sparsities=[0.9]).break_even
+    found = {(p.dtype, p.encoding): p.sparsity for p in points}
+    # Two bytes say where an entry is, or, with up to 256 inputs, one; a bit
+    # says whether there is one.
+    assert found["float32", "sparse"] == pytest.approx(1 / 3, abs=0.03)
+    assert found["int8", "sparse"] == pytest.approx(2 / 3, abs=0.05)
+    assert found["float32", "bit mask"] == pytest.approx(1 / 32, abs=0.02)
+    assert found["int8", "bit mask"] == pytest.approx(1 / 8, abs=0.02)
+    for (dtype, encoding), sparsity in found.items():
+        plan = plan_sizes(mlp(), [sparsity - 0.03, sparsity + 0.03])
+        below, above = (
+            find(plan, s, dtype, encoding).bytes
+            < find(plan, s, dtype, "plain").bytes
+            for s in (sparsity - 0.03, sparsity + 0.03)
+        )
+        assert above
+        assert not below or encoding == "bit mask"
+
+
+def test_a_kernel_too_small_to_encode_never_breaks_even():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    points = plan_sizes(model, [0.9]).break_even
+    assert [p.sparsity for p in points] == [None] * 4
+    assert "never smaller than plain" in str(plan_sizes(model, [0.9]))
+
+
+def test_by_default_a_pruned_model_is_planned_from_its_own_sparsity_on():
+    model = remove_smallest(mlp(), 0.9)
+    sparsities = sorted({file.sparsity for file in plan_sizes(model).files})
+    assert sparsities == [pytest.approx(0.9), 0.95, 0.98]
+
+
+def test_the_sparsity_that_a_model_has_is_planned_as_it_is():
+    model = mlp()
+    first, last = model.layers[0], model.layers[-1]
+    values = np.zeros((300, 128), "float32")
+    values[::30] = 0.5
+    first.kernel.assign(values)
+    # The last kernel is dense, and stays so.
+    plan = plan_sizes(model)
+    sparsity = plan.files[0].sparsity
+    dense = find(plan, sparsity, "float32", "sparse").bytes
+    last.kernel.assign(np.zeros((128, 10), "float32"))
+    empty = plan_sizes(model).files[1].bytes
+    assert dense - empty == pytest.approx(4 * 1280, rel=0.1)
+
+
+def test_only_prunable_kernels_are_pruned_in_their_own_units():
+    swd = keras_swd.SelectiveWeightDecay(
+        1e-3, granularity=keras_swd.Block((4, 1))
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((256,)),
+            layers.Dense(256, kernel_regularizer=swd),
+            layers.Dense(256),
+        ]
+    )
+    file = find(plan_sizes(model, [0.9]), 0.9, "float32", "sparse")
+    kernel = 4 * 256 * 256
+    # A tenth of the entries, a byte for each four of them, starts of rows.
+    blocks = 0.1 * kernel * (1 + 1 / 16) + 257 * 2
+    assert file.bytes - file.graph_bytes == pytest.approx(
+        kernel + blocks, rel=0.001
+    )
+
+
+def test_subclassed_models_are_planned_layer_by_layer():
+    @keras.saving.register_keras_serializable("test_export_sizes")
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__(name="subclassed")
+            self.first = layers.Dense(128, activation="relu")
+            self.second = layers.Dense(10)
+
+        def call(self, x):
+            return self.second(self.first(x))
+
+    model = Subclassed()
+    model(np.zeros((1, 300), "float32"))
+    sizes = [f.bytes for f in plan_sizes(model, [0.9]).files]
+    expected = [f.bytes for f in plan_sizes(mlp(), [0.9]).files]
+    np.testing.assert_allclose(sizes, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "sparsities", [[], [1.0], [-0.1], [95], [0.95, float("nan")]]
+)
+def test_sparsities_that_do_not_fit_are_refused(sparsities):
+    with pytest.raises(ValueError, match="Argument `sparsities` must hold"):
+        plan_sizes(mlp(), sparsities)
+
+
+def test_zeros_do_not_come_back():
+    with pytest.raises(ValueError, match=r"that of the model, which is 0\.9"):
+        plan_sizes(remove_smallest(mlp(), 0.9), [0.5])
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="must be built"):
+        plan_sizes(keras.Sequential([layers.Dense(2)]))
+    with pytest.raises(ValueError, match="must be a Keras model"):
+        information_limit("model.keras")
+
+
+@pytest.mark.parametrize("bits", [0, -8])
+def test_bits_must_be_positive(bits):
+    with pytest.raises(ValueError, match="Argument `bits` must be a positive"):
+        information_limit(mlp(), bits)
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_a_mobilenet_is_predicted_within_3_percent(tmp_path):
+    model = keras.applications.MobileNetV2((96, 96, 3), weights=None)
+    check_predictions(model, 0.9, tmp_path, 0.03)
