@@ -20,8 +20,8 @@ import keras
 import networks
 import numpy as np
 
-from keras_swd.export import micro
-from keras_swd.export.micro_interpreter import MicroFile
+from keras_swd.export.micro import writing as micro
+from keras_swd.export.micro.interpreter import MicroFile
 
 NETWORKS = {
     "LeNet-300-100": networks.lenet_300_100,

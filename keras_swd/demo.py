@@ -363,7 +363,7 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _keras_row(name: str, model, work: Path, images, labels) -> DemoRow:
-    from keras_swd.export.agreement import gzip_size
+    from keras_swd.export.tflite.agreement import gzip_size
 
     model.save(work / "measured.keras")
     content = (work / "measured.keras").read_bytes()
@@ -398,9 +398,9 @@ def _tflite_row(name: str, content: bytes, images, labels) -> DemoRow:
     """Runs the file as an application would."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from keras_swd.export.agreement import gzip_size
-    from keras_swd.export.flatbuffer import stored_tensors
-    from keras_swd.export.quiet import quiet
+    from keras_swd.export.tflite.agreement import gzip_size
+    from keras_swd.export.tflite.flatbuffer import stored_tensors
+    from keras_swd.export.tflite.quiet import quiet
 
     with quiet():
         run = Interpreter(model_content=content).get_signature_runner()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import keras_swd
 import keras_swd_cli as cli
-from keras_swd.export.contents import inspect_tflite, short_name
+from keras_swd.export.tflite.contents import inspect_tflite, short_name
 
 layers = keras.layers
 
@@ -334,9 +334,7 @@ def test_export_quantizes_with_data_from_a_file(run, tmp_path):
 )
 def test_data_that_does_not_fit_leaves_no_file(run, option, message, tmp_path):
     np.savez(tmp_path / "wrong.npz", np.zeros((4, 3), "float32"))
-    result = run(
-        f"export m/good.keras --out x.tflite --quantize int8 {option}"
-    )
+    result = run(f"export m/good.keras --out x.tflite --quantize int8 {option}")
     assert_one_line_error(result)
     assert message in result.stderr
     assert not (tmp_path / "x.tflite").exists()

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from keras_swd import demo, report
-from keras_swd.export.flatbuffer import stored_tensors
+from keras_swd.export.tflite.flatbuffer import stored_tensors
 from keras_swd.files import whole_folder
 
 pytestmark = pytest.mark.tensorflow

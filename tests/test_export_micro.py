@@ -13,10 +13,10 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError, to_tflite
-from keras_swd.export import micro as micro_module
-from keras_swd.export.decode import OVERHEAD, encode, pack_weights
-from keras_swd.export.flatbuffer import operator_counts
-from keras_swd.export.micro import to_tflite_micro
+from keras_swd.export.micro import writing as micro_module
+from keras_swd.export.micro.decode import OVERHEAD, encode, pack_weights
+from keras_swd.export.micro.writing import to_tflite_micro
+from keras_swd.export.tflite.flatbuffer import operator_counts
 
 runtime = pytest.importorskip("tflite_micro").runtime
 needs_tensorflow = pytest.mark.tensorflow

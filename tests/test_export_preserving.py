@@ -8,10 +8,10 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError
-from keras_swd.export.preserving import keep_zeros
-from keras_swd.export.quantization_aware import to_quantization_aware
-from keras_swd.export.tflite import to_tflite
-from keras_swd.export.tfmot import from_tf_keras, to_tf_keras
+from keras_swd.export.tflite.writing import to_tflite
+from keras_swd.export.tfmot.equal_models import from_tf_keras, to_tf_keras
+from keras_swd.export.tfmot.preserving import keep_zeros
+from keras_swd.export.tfmot.quantization_aware import to_quantization_aware
 
 pytestmark = pytest.mark.tensorflow
 
@@ -22,7 +22,7 @@ if not importlib.util.find_spec("tensorflow_model_optimization"):
 
 @pytest.fixture(scope="module")
 def tfmot():
-    from keras_swd.export.isolated import load_tfmot
+    from keras_swd.export.tfmot.isolated import load_tfmot
 
     return load_tfmot()
 

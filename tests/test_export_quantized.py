@@ -9,15 +9,15 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError, check_tflite, to_tflite
-from keras_swd.export.differences import compare_output
-from keras_swd.export.flatbuffer import (
+from keras_swd.export.tflite.differences import compare_output
+from keras_swd.export.tflite.flatbuffer import (
     StoredTensor,
     nodes,
     stored_tensors,
 )
-from keras_swd.export.modes import MODES
-from keras_swd.export.quiet import quiet
-from keras_swd.export.zeros import find_kernels
+from keras_swd.export.tflite.modes import MODES
+from keras_swd.export.tflite.quiet import quiet
+from keras_swd.export.tflite.zeros import find_kernels
 
 pytestmark = pytest.mark.tensorflow
 
@@ -270,7 +270,9 @@ def test_a_kernel_that_lost_zeros_is_refused(tmp_path):
 
 def tensor(name, is_zero):
     count = int(np.sum(is_zero))
-    return StoredTensor(name, is_zero.shape, "int8", False, count, False, 0, is_zero)
+    return StoredTensor(
+        name, is_zero.shape, "int8", False, count, False, 0, is_zero
+    )
 
 
 def test_kernels_are_found_by_their_zeros_in_each_layout():
@@ -357,7 +359,7 @@ def test_integers_are_judged_by_root_mean_square():
 def test_delegates_must_compute_what_the_plain_interpreter_does(
     tmp_path, monkeypatch
 ):
-    from keras_swd.export import runs
+    from keras_swd.export.tflite import runs
 
     model = mlp()
     path = tmp_path / "model.tflite"
@@ -452,7 +454,7 @@ def recurrent(unroll):
 def test_ranges_inside_loops_are_refused_before_they_end_the_process(
     tmp_path, monkeypatch
 ):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     monkeypatch.setattr(tflite, "_nearest", lambda request: "")
     model = recurrent(unroll=False)
@@ -526,8 +528,8 @@ def test_representative_data_may_come_in_batches(tmp_path):
 
 
 def test_endless_representative_data_are_cut():
-    from keras_swd.export.samples import calibration_arrays, gathered
-    from keras_swd.export.signature import ModelInput
+    from keras_swd.export.tflite.samples import calibration_arrays, gathered
+    from keras_swd.export.tflite.signature import ModelInput
 
     def batches():
         while True:
@@ -567,7 +569,7 @@ def labelled(x):
 def test_wrong_representative_data_are_refused(
     data, message, tmp_path, monkeypatch
 ):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     monkeypatch.setattr(tflite, "convert", None)
     path = tmp_path / "model.tflite"
@@ -580,7 +582,7 @@ def test_wrong_representative_data_are_refused(
 
 
 def test_other_wrong_arguments_are_refused(tmp_path, monkeypatch):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     monkeypatch.setattr(tflite, "convert", None)
     path = tmp_path / "model.tflite"
@@ -631,7 +633,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     # Permissions do not bind every user that may run this.
     monkeypatch.setattr(os, "access", lambda folder, mode: False)

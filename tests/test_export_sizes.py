@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import keras_swd
-from keras_swd.export.encodings import bit_mask, sparse, to_int8
-from keras_swd.export.sizes import information_limit, plan_sizes
+from keras_swd.export.sizes.encodings import bit_mask, sparse, to_int8
+from keras_swd.export.sizes.plan import information_limit, plan_sizes
 
 layers = keras.layers
 
@@ -227,7 +227,7 @@ def check_predictions(model, sparsity, folder, tolerance):
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_bit_masks_are_predicted_within_3_percent(quantization, tmp_path):
     pytest.importorskip("tflite_micro")
-    from keras_swd.export.micro import to_tflite_micro
+    from keras_swd.export.micro.writing import to_tflite_micro
 
     model = remove_smallest(convolutional(), 0.9)
     random = np.random.default_rng(0)

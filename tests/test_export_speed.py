@@ -11,10 +11,10 @@ import pytest
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_swd.export.clusters import find_clusters
-from keras_swd.export.graph import follow
-from keras_swd.export.runtimes import MEASURED, share_in_blocks
-from keras_swd.export.speed import explain_speed
+from keras_swd.export.speed.clusters import find_clusters
+from keras_swd.export.speed.graph import follow
+from keras_swd.export.speed.runtimes import MEASURED, share_in_blocks
+from keras_swd.export.speed.verdicts import explain_speed
 
 BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks" / "blocks.json"
 

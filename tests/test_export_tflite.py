@@ -12,11 +12,11 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError, check_tflite, to_tflite
-from keras_swd.export.differences import compare_output
-from keras_swd.export.flatbuffer import stored_tensors
-from keras_swd.export.interpreter import TFLiteFile
-from keras_swd.export.quiet import quiet
-from keras_swd.export.signature import signature_names
+from keras_swd.export.tflite.differences import compare_output
+from keras_swd.export.tflite.flatbuffer import stored_tensors
+from keras_swd.export.tflite.interpreter import TFLiteFile
+from keras_swd.export.tflite.quiet import quiet
+from keras_swd.export.tflite.signature import signature_names
 
 pytestmark = pytest.mark.tensorflow
 
@@ -266,7 +266,7 @@ def test_a_refused_sparse_file_leaves_what_was_there(tmp_path):
 
 
 def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     model, other = mlp(), mlp()
     convert = tflite.convert
@@ -578,7 +578,7 @@ def test_models_that_are_not_built_are_refused(tmp_path):
 def test_arguments_are_checked_before_anything_is_converted(
     tmp_path, monkeypatch
 ):
-    from keras_swd.export import tflite
+    from keras_swd.export.tflite import writing as tflite
 
     model = mlp()
     path = tmp_path / "model.tflite"

@@ -12,8 +12,8 @@ from keras import layers
 
 import keras_swd
 from keras_swd.export import ExportError
-from keras_swd.export.tfmot import from_tf_keras, to_tf_keras
-from keras_swd.export.translations import register_translation
+from keras_swd.export.tfmot.equal_models import from_tf_keras, to_tf_keras
+from keras_swd.export.tfmot.translations import register_translation
 
 pytest.importorskip("tf_keras")
 if not importlib.util.find_spec("tensorflow_model_optimization"):
@@ -276,7 +276,7 @@ import os
 import keras
 import tensorflow as tf
 
-from keras_swd.export.isolated import load_tf_keras, load_tfmot
+from keras_swd.export.tfmot.isolated import load_tf_keras, load_tfmot
 
 assert load_tf_keras().layers.Dense is not keras.layers.Dense
 names = [vars(m) for m in (tf, tf.compat.v1, tf.compat.v2)]
@@ -372,7 +372,7 @@ def test_a_layer_without_an_equal_names_itself_and_the_remedy():
 def test_a_registered_translation_is_used_and_checked(monkeypatch):
     import tf_keras
 
-    from keras_swd.export import translations
+    from keras_swd.export.tfmot import translations
 
     monkeypatch.setattr(translations, "_registered", {})
 

@@ -1,0 +1,1 @@
+"""How many bytes a file will have, before there is one."""

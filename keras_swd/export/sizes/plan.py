@@ -1,0 +1,335 @@
+"""How large will a file be? Known before training and conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
+from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
+from keras_swd.export.tflite.signature import to_numpy
+from keras_swd.files import write_whole
+from keras_swd.kernels import Kernel
+from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
+from keras_swd.report import sparsity_report
+from keras_swd.selection import removed_count
+
+DTYPES = ("float32", "int8")
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
+# A model pruned to 0.9 may have, counted exactly, 0.90003.
+CLOSE = 1e-3
+#: Characters of a table's line.
+WIDTH = 88
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSize:
+    """The predicted size of one file.
+
+    Args:
+        sparsity: Float: fraction of zeros in the kernels.
+        dtype: String: `"float32"` or `"int8"`.
+        encoding: String: how kernels are stored: `"plain"`, `"sparse"` (as
+            `to_tflite` does, where TensorFlow Lite takes it) or `"bit mask"`
+            (as `to_tflite_micro` does).
+        bytes: Integer: the file's size.
+        gzip_bytes: Integer: its size after gzip, as for a download.
+        graph_bytes: Integer: how many of `bytes` hold no kernel: operators,
+            names, biases, scales.
+    """
+
+    sparsity: float
+    dtype: str
+    encoding: str
+    bytes: int
+    gzip_bytes: int
+    graph_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BreakEven:
+    """The sparsity from which on an encoding makes a file smaller.
+
+    Args:
+        dtype: String: `"float32"` or `"int8"`.
+        encoding: String: `"sparse"` or `"bit mask"`.
+        sparsity: Float, or `None` if the plain file is always smaller.
+    """
+
+    dtype: str
+    encoding: str
+    sparsity: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SizePlan:
+    """The sizes of a model's files at several sparsities. Printed, a table.
+
+    Args:
+        name: String, the model's name.
+        files: Tuple of `FileSize`, by sparsity, type and encoding.
+        break_even: Tuple of `BreakEven`, for zeros at random places.
+    """
+
+    name: str
+    files: tuple[FileSize, ...]
+    break_even: tuple[BreakEven, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as a dictionary of plain Python values."""
+        return dataclasses.asdict(self)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Returns the plan as JSON, and writes it to a file if asked.
+
+        Args:
+            path: String or path of a file, written whole or not at all; its
+                folder must exist. Defaults to `None`, no file.
+
+        Returns:
+            String.
+
+        Raises:
+            ValueError: If `path` does not lie in an existing folder.
+        """
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        if path is not None:
+            write_whole(path, text.encode())
+        return text
+
+    def table(self, width: int = WIDTH) -> str:
+        """Returns the plan as a table of plain text, sizes in KiB.
+
+        Args:
+            width: Integer, characters of the longest line. Defaults to `88`.
+
+        Returns:
+            String.
+        """
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=Text(f"Predicted sizes of {self.name!r} in KiB"),
+            title_justify="left",
+            pad_edge=False,
+        )
+        table.add_column("zeros", justify="right")
+        table.add_column("type")
+        for heading in (*ENCODINGS, *(f"{e}, gzip" for e in ENCODINGS)):
+            table.add_column(heading, justify="right")
+        rows: dict[tuple[float, str], list[FileSize]] = {}
+        for file in self.files:
+            rows.setdefault((file.sparsity, file.dtype), []).append(file)
+        for (sparsity, dtype), files in rows.items():
+            sizes = [f.bytes for f in files] + [f.gzip_bytes for f in files]
+            table.add_row(
+                f"{sparsity:.1%}",
+                dtype,
+                *(f"{size / 1024:,.1f}" for size in sizes),
+                end_section=dtype == DTYPES[-1],
+            )
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None).print(table)
+        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        return "\n".join([*lines, *map(_told, self.break_even)]).strip("\n")
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def plan_sizes(
+    model: keras.Model, sparsities: Iterable[float] | None = None
+) -> SizePlan:
+    """Predicts how large a model's files will be, without converting it.
+
+    At each sparsity, the entries of the smallest magnitude of each kernel are
+    taken for zero, the same share of each, and the kernels are encoded as a
+    file stores them: in float32 or rounded to int8, with all entries, sparse
+    or under a bit mask. The bytes of the graph around them are counted from
+    the layers. Models of dense, convolution, normalization, activation,
+    pooling and merging layers are predicted within 3 percent; others less
+    well, where their graph is large against their kernels.
+
+    A size says nothing of whether a runtime takes the file; `to_tflite`
+    tries. Its modes `"float16"` and `"dynamic"` are not predicted.
+
+    Args:
+        model: Built Keras model, trained or not, on any backend.
+        sparsities: Iterable of floats in [0, 1), none below the sparsity that
+            the model has: fractions of zeros in the kernels that are pruned,
+            which are those that carry a pruning regularizer, or else all.
+            Defaults to `None`: that of the model, and above it 0.5, 0.8, 0.9,
+            0.95 and 0.98.
+
+    Returns:
+        `SizePlan`; printed, it is a table.
+
+    Raises:
+        ValueError: If an argument does not fit, or the model is not built.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((256,)), keras.layers.Dense(128)]
+    ... )
+    >>> plan = plan_sizes(model, sparsities=[0.9])
+    >>> plain, sparse, masked = plan.files[:3]
+    >>> sparse.bytes < 0.3 * plain.bytes
+    True
+    """
+    present = sparsity_report(model).prunable.sparsity
+    wanted = _check_sparsities(sparsities, present)
+    skeleton = read_skeleton(model)
+    return SizePlan(
+        name=model.name,
+        files=tuple(_files(skeleton, wanted, present)),
+        break_even=tuple(_break_even(skeleton)),
+    )
+
+
+def information_limit(model: keras.Model, bits: int = 32) -> int:
+    """The bytes that a model's kernels need, however they are stored.
+
+    These are the entries that are not zero, `bits` each, and the places of
+    the zeros: for a kernel of n entries with a share s of zeros n·H(s) bits,
+    where H(s) = −s·log2(s) − (1−s)·log2(1−s). No file without loss is smaller
+    unless the values or the places follow a pattern; biases and the graph
+    come on top.
+
+    Args:
+        model: Built Keras model.
+        bits: Integer: bits of an entry that is not zero. Defaults to `32`.
+
+    Returns:
+        Integer, in bytes.
+
+    Raises:
+        ValueError: If `model` is no built Keras model, or `bits` is not
+            positive.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    >>> model.set_weights([np.eye(8), np.zeros(8)])
+    >>> information_limit(model, bits=8)  # 8 values, 64 places of 0.54 bits
+    13
+    """
+    if not bits > 0:
+        raise ValueError(
+            "Argument `bits` must be a positive number: the bits of an entry "
+            f"that is not zero. Received: bits={bits}."
+        )
+    kernels = sparsity_report(model).kernels
+    return math.ceil(
+        sum(k.nonzeros * bits + k.size * _entropy(k.sparsity) for k in kernels)
+        / 8
+    )
+
+
+def _entropy(share: float) -> float:
+    """Bits that one of many yes-or-no choices takes."""
+    return -sum(p * math.log2(p) for p in (share, 1.0 - share) if p > 0.0)
+
+
+def _check_sparsities(
+    sparsities: Iterable[float] | None, present: float
+) -> list[float]:
+    if sparsities is None:
+        return [present, *(s for s in SPARSITIES if s > present)]
+    wanted = [float(s) for s in sparsities]
+    if wanted and all(present - CLOSE <= s < 1.0 for s in wanted):
+        return wanted
+    raise ValueError(
+        "Argument `sparsities` must hold fractions of zeros in [0, 1), none "
+        f"below that of the model, which is {present:.4f}: zeros do not come "
+        f"back. Received: sparsities={sparsities!r}."
+    )
+
+
+def _files(
+    skeleton: Skeleton, sparsities: Iterable[float], present: float
+) -> Iterator[FileSize]:
+    for sparsity in sparsities:
+        values = [to_numpy(k.variable) for k in skeleton.kernels]
+        # Zeros that are there may be shared out in another way.
+        if sparsity > present + CLOSE:
+            values = _pruned(skeleton, sparsity)
+        for dtype, encoding in itertools.product(DTYPES, ENCODINGS):
+            layout = lay_out(skeleton, values, dtype, encoding)
+            yield FileSize(
+                sparsity=sparsity,
+                dtype=dtype,
+                encoding=encoding,
+                bytes=layout.bytes,
+                gzip_bytes=layout.gzip_bytes,
+                graph_bytes=layout.graph_bytes,
+            )
+
+
+def _pruned(skeleton: Skeleton, sparsity: float) -> list[np.ndarray]:
+    """The values of the kernels, those of the lowest units set to zero."""
+    variables = [kernel.variable for kernel in skeleton.kernels]
+    regularizers = list(map(pruning_regularizer, variables))
+    if not any(regularizers):
+        regularizers = [PruningRegularizer()] * len(variables)
+    pruned = []
+    for variable, regularizer in zip(variables, regularizers, strict=True):
+        values = to_numpy(variable).astype("float32")
+        if regularizer is not None:
+            kernel = Kernel(variable, regularizer)
+            own = regularizer.sparsity
+            units = len(kernel.unit_scores())
+            count = removed_count(units, sparsity if own is None else own)
+            values = np.where(kernel.mask(count), values, np.float32(0.0))
+        pruned.append(values)
+    return pruned
+
+
+def _break_even(skeleton: Skeleton) -> Iterator[BreakEven]:
+    """Halves the interval in which an encoding becomes the smaller one."""
+    for dtype, encoding in itertools.product(DTYPES, list(ENCODINGS)[1:]):
+        # Without zeros no kernel is encoded.
+        plain = _random_bytes(skeleton, 0.0, dtype, encoding)
+        low, high = 0.0, 0.99
+        if _random_bytes(skeleton, high, dtype, encoding) >= plain:
+            yield BreakEven(dtype, encoding, None)
+            continue
+        while high - low > 0.005:
+            middle = (low + high) / 2
+            if _random_bytes(skeleton, middle, dtype, encoding) < plain:
+                high = middle
+            else:
+                low = middle
+        yield BreakEven(dtype, encoding, round(high, 2))
+
+
+def _random_bytes(
+    skeleton: Skeleton, sparsity: float, dtype: str, encoding: str
+) -> int:
+    """Bytes of a file whose kernels are zero at random places."""
+    random = np.random.default_rng(0)
+    values = [
+        (random.random(k.variable.shape) >= sparsity).astype("float32")
+        for k in skeleton.kernels
+    ]
+    return lay_out(skeleton, values, dtype, encoding).bytes
+
+
+def _told(point: BreakEven) -> str:
+    what = f" {point.dtype}, {point.encoding}:"
+    if point.sparsity is None:
+        return f"{what} never smaller than plain"
+    return f"{what} smaller than plain from {point.sparsity:.0%} of zeros on"

@@ -1,0 +1,299 @@
+"""Which kernels, operators and names a model's file will hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_swd.export.speed.graph import Graph, Step, follow
+from keras_swd.export.tflite.signature import all_layers, to_numpy
+
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+#: What TensorFlow calls the operation of a layer with a kernel.
+OPERATIONS: dict[type, str] = {
+    layers.Dense: "MatMul",
+    layers.Conv1D: "convolution",
+    layers.Conv2D: "convolution",
+    layers.Conv2DTranspose: "conv_transpose",
+    layers.DepthwiseConv1D: "depthwise",
+    layers.DepthwiseConv2D: "depthwise",
+}
+# The tensors that other layers make, as TensorFlow names them, after the
+# constants that they need; a layer that stands not here makes one tensor.
+TENSORS: dict[type, tuple[str, ...]] = {
+    layers.Flatten: ("Reshape/shape", "Reshape"),
+    layers.Reshape: ("Reshape/shape", "Reshape"),
+    layers.GlobalAveragePooling2D: ("Mean/reduction_indices", "Mean"),
+    layers.GlobalMaxPooling2D: ("Max/reduction_indices", "Max"),
+    layers.ZeroPadding2D: ("Pad/paddings", "Pad"),
+    layers.Rescaling: ("mul/y", "mul", "add/y", "add"),
+    layers.Normalization: ("sub/y", "sub", "truediv/y", "truediv"),
+    layers.BatchNormalization: ("mul", "mul_1", "sub", "add_1"),
+}
+#: A reshape in a file for any number of samples first asks for this number.
+ANY_BATCH = ("Shape", "strided_slice/stack", "strided_slice", "Reshape/shape/1")
+#: Tensors of a file for any number of samples that others lack, and operators.
+ANY_BATCH_OPERATORS = 3
+UNNAMED = "arith.constant"
+ONE = np.ones(1, "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredKernel:
+    """A kernel that a file may store without its zeros.
+
+    Args:
+        variable: `keras.Variable`.
+        operation: String: what is computed with it, as TensorFlow says.
+        factor: Array: what normalization multiplies the filters by.
+        bias: Array of the bias beside it; what normalization adds counts.
+        names: Tuple of two strings: its name with its zeros and without.
+    """
+
+    variable: keras.Variable
+    operation: str
+    factor: np.ndarray
+    bias: np.ndarray
+    names: tuple[str, str]
+
+    @property
+    def axis(self) -> int:
+        """The axis in a file along which int8 scales differ."""
+        return -1 if self.operation == "depthwise" else 0
+
+    def in_order(self, values: np.ndarray) -> np.ndarray:
+        """Brings values of the variable into the order of a file.
+
+        Filters come first and inputs last, and one spatial axis becomes two.
+        In a depthwise kernel the channels come last.
+        """
+        if values.ndim == 3:
+            values = values[None]
+        if self.operation == "depthwise":
+            values = values.reshape(1, *values.shape[:2], -1)
+            return values * self.factor
+        filters = -2 if self.operation == "conv_transpose" else -1
+        filters_last = np.moveaxis(values, filters, -1) * self.factor
+        return np.ascontiguousarray(np.moveaxis(filters_last, -1, 0))
+
+
+@dataclasses.dataclass
+class Skeleton:
+    """What a file holds around its kernels.
+
+    Args:
+        scope: String: what all names begin with.
+        kernels: List of `StoredKernel`.
+        tensors: List of tuples: name and number of axes of each tensor that
+            the file computes, and of small constants.
+        vectors: List of arrays: the larger constants that are no kernels.
+        any_batch: List of strings: the names of the tensors that only a file
+            for any number of samples has.
+        operators: Integer: their number in a file for one sample.
+    """
+
+    scope: str
+    kernels: list[StoredKernel]
+    tensors: list[tuple[str, int]]
+    vectors: list[np.ndarray]
+    any_batch: list[str]
+    operators: int = 0
+
+    def name(self, step: Step, *operations: str) -> str:
+        """What a file calls the result of a layer's operations."""
+        path = "".join(f"/{part}_1" for part in step.path.split("/"))
+        return ";".join(f"{self.scope}{path}/{o}" for o in operations)
+
+
+def read_skeleton(model: keras.Model) -> Skeleton:
+    """Reads from a model's layers what its file will hold.
+
+    Normalization that follows a kernel becomes part of that and of a bias;
+    ReLU becomes part of the operator that it follows.
+
+    Args:
+        model: Built Keras model.
+
+    Returns:
+        `Skeleton`.
+    """
+    graph = follow(model) or _one_after_another(model)
+    skeleton = Skeleton(f"{model.name}_1", [], [], [], [])
+    skeleton.tensors.append(("serving_default_input_0:0", 4))
+    done: set[int] = set()
+    for index, step in enumerate(graph.steps):
+        if index in done:
+            continue
+        if type(step.layer) in OPERATIONS:
+            done |= _add_kernel(skeleton, graph, index)
+        elif isinstance(step.layer, SEPARABLE):
+            _add_separable(skeleton, step)
+        else:
+            relu = _next(graph, index, _is_relu)
+            _add_other(skeleton, step, [graph.steps[i] for i in relu])
+            done |= relu
+    return skeleton
+
+
+def _one_after_another(model: keras.Model) -> Graph:
+    """The layers of a model whose own code calls them, as if in a chain."""
+    leaves = [x for x in all_layers(model) if len(all_layers(x)) == 1]
+    steps = (
+        Step(layer.name, layer, (index - 1,) if index else (None,), ())
+        for index, layer in enumerate(leaves)
+    )
+    return Graph(tuple(steps), frozenset([len(leaves) - 1]))
+
+
+def _next(graph: Graph, index: int, wanted: Callable[[Any], bool]) -> set[int]:
+    """The step that alone takes what step `index` makes, if it is wanted."""
+    following = graph.only_consumer(index)
+    if following is None or not wanted(graph.steps[following].layer):
+        return set()
+    return {following}
+
+
+def _is_relu(layer: Any) -> bool:
+    if isinstance(layer, layers.ReLU):
+        return not (layer.negative_slope or layer.threshold)
+    return isinstance(layer, layers.Activation) and _fused(layer)
+
+
+def _is_normalization(layer: Any) -> bool:
+    return isinstance(layer, layers.BatchNormalization)
+
+
+def _fused(layer: Any) -> bool:
+    """Whether an operator computes the layer's activation on its way."""
+    return layer.activation.__name__ in ("relu", "relu6")
+
+
+def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
+    """Adds a layer; returns the steps that are computed with it."""
+    step = graph.steps[index]
+    layer: Any = step.layer
+    linear = layer.activation.__name__ == "linear"
+    norm = _next(graph, index, _is_normalization) if linear else set()
+    last = max(norm, default=index)
+    relu = _next(graph, last, _is_relu) if linear else set()
+    parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
+    if _fused(layer):
+        parts.append(skeleton.name(step, "Relu"))
+    operation = OPERATIONS[type(layer)]
+    own = skeleton.name(step, operation)
+    bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(0)
+    factor, bias_name = ONE, UNNAMED
+    if norm:
+        parts += [own, _normalized(skeleton, graph.steps[last], operation)]
+        factor, bias = _normalization(graph.steps[last].layer, bias)
+        bias_name = ";".join(parts)
+    elif np.any(bias):
+        parts.append(skeleton.name(step, "BiasAdd"))
+        bias_name = ";".join(parts)
+        parts.append(own)
+        if operation != "MatMul":
+            parts.append(skeleton.name(step, "Squeeze"))
+            bias_name = ";".join(parts)
+    else:
+        # A convolution always has a bias in a file, a matrix product not.
+        filters = 0 if operation == "MatMul" else _filters(layer)
+        bias = np.zeros(filters, "float32")
+        parts.append(own)
+    whole = ";".join(parts)
+    kernel = StoredKernel(layer.kernel, operation, factor, bias, (own, whole))
+    _add_stored(skeleton, kernel, bias_name)
+    if not (linear or _fused(layer)):
+        _add_result(skeleton, step, layer.activation.__name__)
+    return norm | relu
+
+
+def _add_stored(
+    skeleton: Skeleton, kernel: StoredKernel, bias_name: str
+) -> None:
+    """Adds one kernel, its bias and its operator."""
+    skeleton.kernels.append(kernel)
+    if kernel.bias.size:
+        skeleton.tensors.append((bias_name, 1))
+    rank = 2 if kernel.operation == "MatMul" else 4
+    skeleton.tensors.append((kernel.names[1], rank))
+    skeleton.operators += 1
+
+
+def _add_separable(skeleton: Skeleton, step: Step) -> None:
+    """Adds the two kernels of a separable convolution."""
+    layer: Any = step.layer
+    own = skeleton.name(step, "separable_conv2d")
+    depthwise = f"{own}/depthwise"
+    variable = layer.depthwise_kernel
+    channels = variable.shape[-1] * variable.shape[-2]
+    bias = np.zeros(channels, "float32")
+    kernel = StoredKernel(
+        variable, "depthwise", ONE, bias, (depthwise, depthwise)
+    )
+    _add_stored(skeleton, kernel, UNNAMED)
+    parts = ["Relu"] if _fused(layer) else []
+    parts += ["BiasAdd", "separable_conv2d", "Squeeze"]
+    whole = skeleton.name(step, *parts)
+    bias = (
+        to_numpy(layer.bias)
+        if layer.use_bias
+        else np.zeros(layer.filters, "float32")
+    )
+    kernel = StoredKernel(
+        layer.pointwise_kernel, "convolution", ONE, bias, (own, whole)
+    )
+    _add_stored(skeleton, kernel, whole)
+
+
+def _add_other(skeleton: Skeleton, step: Step, relu: list[Step]) -> None:
+    """Adds a layer that has no kernel, or one whose zeros always stay."""
+    rank = len(step.shapes[0]) if step.shapes else 2
+    tensors = TENSORS.get(type(step.layer), (step.layer.name,))
+    skeleton.operators += (len(tensors) + 1) // 2
+    skeleton.tensors += [(skeleton.name(step, t), rank) for t in tensors[:-1]]
+    parts = [skeleton.name(r, "Relu") for r in relu]
+    parts.append(skeleton.name(step, tensors[-1]))
+    skeleton.tensors.append((";".join(parts), rank))
+    if tensors[-1] == "Reshape":
+        skeleton.any_batch += [skeleton.name(step, t) for t in ANY_BATCH]
+        skeleton.any_batch.append(UNNAMED)
+    weights = getattr(step.layer, "weights", ())
+    if isinstance(step.layer, layers.BatchNormalization):
+        weights = step.layer.weights[:2]
+    skeleton.vectors += [to_numpy(weight) for weight in weights]
+
+
+def _add_result(skeleton: Skeleton, step: Step, function: str) -> None:
+    skeleton.operators += 1
+    skeleton.tensors.append((skeleton.name(step, function), 2))
+
+
+def _normalized(skeleton: Skeleton, norm: Step, operation: str) -> str:
+    parts = ["batchnorm/add_1", "batchnorm/sub"]
+    if operation == "depthwise":
+        parts += ["batchnorm/mul_1", "batchnorm/Rsqrt"]
+    return skeleton.name(norm, *parts)
+
+
+def _normalization(
+    norm: Any, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a normalization makes of a kernel: a factor and a bias."""
+    factor = 1.0 / np.sqrt(to_numpy(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        factor = factor * to_numpy(norm.gamma)
+    shift = to_numpy(norm.beta) if norm.center else 0.0
+    mean = to_numpy(norm.moving_mean) - (bias if bias.size else 0.0)
+    bias = shift - mean * factor
+    return factor.astype("float32"), bias.astype("float32")
+
+
+def _filters(layer: Any) -> int:
+    if OPERATIONS[type(layer)] == "depthwise":
+        return layer.kernel.shape[-2] * layer.depth_multiplier
+    return layer.filters

@@ -1,0 +1,1 @@
+"""Whether zeros save time, and what is in the way."""

@@ -1,0 +1,1 @@
+"""TFLite files: written, run, compared with Keras, and read."""

@@ -1,0 +1,136 @@
+"""Are the zeros of a model's kernels zeros in its file too?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_swd.export.tflite import signature
+from keras_swd.export.tflite.flatbuffer import StoredTensor
+from keras_swd.export.tflite.records import ExportError, StoredKernel
+
+
+def kernels_of(model: Any) -> dict[str, np.ndarray]:
+    """Finds the kernels of a model: float weights with two axes or more.
+
+    Args:
+        model: Keras or tf_keras model.
+
+    Returns:
+        Dictionary from a kernel's path to a Boolean array: where it is zero.
+    """
+    return {
+        signature.weight_path(weight): signature.to_numpy(weight) == 0
+        for weight in model.weights
+        if len(weight.shape) >= 2 and "float" in str(weight.dtype)
+    }
+
+
+def find_kernels(
+    kernels: dict[str, np.ndarray], tensors: Iterable[StoredTensor]
+) -> tuple[StoredKernel, ...]:
+    """Finds the kernels of a model among the tensors of its file.
+
+    The file has no names that would tell, transposes kernels, and scales them
+    by what follows. What stays is where the zeros are.
+
+    Args:
+        kernels: Dictionary from a kernel's path to where it is zero.
+        tensors: Iterable of `StoredTensor`.
+
+    Returns:
+        Tuple of `StoredKernel`, in the order of `kernels`.
+
+    Raises:
+        ExportError: If a kernel has lost zeros.
+
+    Example:
+
+    >>> zero = np.array([[True, True], [False, True]])
+    >>> tensor = StoredTensor("w", (2, 2), "int8", False, 3, is_zero=zero.T)
+    >>> find_kernels({"dense/kernel": zero}, [tensor])[0].tensor
+    'w'
+    """
+    free = [tensor for tensor in tensors if tensor.is_weight]
+    used: list[StoredTensor] = []
+    found = {}
+    # The more zeros, the less likely it is that another tensor has them too.
+    for path in sorted(kernels, key=lambda path: -int(kernels[path].sum())):
+        zero = kernels[path]
+        # Equal kernels are stored once.
+        tensor = _holding(zero, free) or _holding(zero, used)
+        if tensor is None:
+            _check_not_lost(path, zero, free)
+        else:
+            free = [other for other in free if other is not tensor]
+            used.append(tensor)
+        found[path] = _stored_kernel(path, zero, tensor)
+    return tuple(found[path] for path in kernels)
+
+
+def _holding(
+    zero: np.ndarray, tensors: list[StoredTensor]
+) -> StoredTensor | None:
+    """The first tensor that is zero at least where the kernel is."""
+    for tensor in tensors:
+        if tensor.size == zero.size and not _lost(zero, tensor):
+            return tensor
+    return None
+
+
+def _check_not_lost(
+    path: str, zero: np.ndarray, tensors: list[StoredTensor]
+) -> None:
+    """Refuses a file that has a kernel, but not all of its zeros."""
+    lost = {
+        _lost(zero, tensor): tensor
+        for tensor in reversed(tensors)
+        if tensor.size == zero.size
+    }
+    # A kernel of nothing but zeros may have been computed away, and one that
+    # was cut into several tensors is none of these.
+    if not lost or zero.all():
+        return
+    fewest = min(lost)
+    raise ExportError(
+        f"Kernel `{path}` has {int(zero.sum()):,} zeros, and {fewest:,} of "
+        f"them are others in the file (tensor {lost[fewest].name!r})."
+    )
+
+
+def _lost(zero: np.ndarray, tensor: StoredTensor) -> int:
+    """How many zeros of a kernel a tensor of its size has not, at least."""
+    if not zero.any():
+        return 0
+    held = np.asarray(tensor.is_zero).ravel()
+    return min(
+        int(np.count_nonzero(layout & ~held)) for layout in _layouts(zero)
+    )
+
+
+def _layouts(zero: np.ndarray) -> Iterator[np.ndarray]:
+    """A kernel in each order of axes that TensorFlow Lite stores, flat."""
+    axes = tuple(range(zero.ndim))
+    # Dense and convolutions have the last axis first, depthwise ones and
+    # embeddings none; attention has one axis or two behind.
+    for start in reversed(axes):
+        yield zero.transpose(axes[start:] + axes[:start]).ravel()
+    if zero.ndim == 4:
+        # Transposed convolutions.
+        yield zero.transpose(2, 0, 1, 3).ravel()
+
+
+def _stored_kernel(
+    path: str, zero: np.ndarray, tensor: StoredTensor | None
+) -> StoredKernel:
+    return StoredKernel(
+        path=path,
+        shape=tuple(zero.shape),
+        model_zeros=int(zero.sum()),
+        tensor=tensor.name if tensor else None,
+        dtype=tensor.dtype if tensor else None,
+        sparse=tensor.sparse if tensor else None,
+        zeros=tensor.zeros if tensor else None,
+    )

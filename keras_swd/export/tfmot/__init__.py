@@ -1,0 +1,1 @@
+"""The way to TensorFlow Model Optimization and back."""
