@@ -29,8 +29,12 @@ import networks
 import numpy as np
 
 import keras_swd
-from keras_swd.export import ExportError, to_tflite
-from keras_swd.export.sizes.plan import information_limit, plan_sizes
+from keras_swd.export import (
+    ExportError,
+    information_limit,
+    plan_sizes,
+    to_tflite,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = pathlib.Path(__file__).parent / "cells" / "export"

@@ -1,4 +1,4 @@
-"""Writes a pruned network as TFLite in every mode, and tests each file on MNIST.
+"""Writes a pruned network as TFLite in every mode, and tests each on MNIST.
 
 python examples/lenet5_mnist.py --sparsity 0.95 --out lenet5.keras
 python examples/export_lenet5.py lenet5.keras --out exported

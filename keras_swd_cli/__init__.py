@@ -137,6 +137,14 @@ def inspect(model: str, json_path: str | None, plot_path: str | None) -> None:
 
         report = sparsity_report(load_model(path))
     click.echo(report.table(width()))
+    if path.suffix == ".keras":
+        from keras_swd.export.tflite.records import gzip_size
+
+        content = path.read_bytes()
+        click.echo(
+            f"\nThe file has {len(content):,} bytes, {gzip_size(content):,} "
+            "after gzip."
+        )
     if json_path is not None:
         report.to_json(json_path)
     if plot_path is not None:

@@ -758,3 +758,30 @@ def test_a_large_model_agrees_in_integers(mode, tmp_path):
         check_with=x[:8],
     )
     check_report(report, model, path, mode)
+
+
+def nearly_mobile():
+    """Sparse convolutions whose data LiteRT misreads behind them, on ARM."""
+    inputs = x = keras.Input((32, 32, 3))
+    x = keras.layers.ZeroPadding2D(1)(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Conv2D(64, 1, activation="relu", name="wide")(x)
+    x = keras.layers.MaxPooling2D(name="pool")(x)
+    x = keras.layers.Conv2D(64, 1, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = layer.kernel.numpy()
+            layer.kernel.assign(kernel * (rng.random(kernel.shape) > 0.9))
+    return model
+
+
+def test_a_file_that_is_wrong_on_other_processors_is_refused(tmp_path):
+    model = nearly_mobile()
+    with pytest.raises(ExportError, match=r"On ARM .* `sparse=False` works"):
+        to_tflite(model, tmp_path / "m.tflite", sparse=True)
+    assert not list(tmp_path.iterdir())
+    report = to_tflite(model, tmp_path / "m.tflite")
+    assert not report.sparse

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import keras_swd
+from keras_swd.export import information_limit, plan_sizes
 from keras_swd.export.sizes.encodings import bit_mask, sparse, to_int8
-from keras_swd.export.sizes.plan import information_limit, plan_sizes
 
 layers = keras.layers
 

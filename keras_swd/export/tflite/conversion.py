@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.export.speed.verdicts import explain_speed
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.quantization import (
@@ -30,6 +31,14 @@ from keras_swd.export.tflite.reference import Reference
 LOOPS = (
     "The converter cannot measure the ranges of activations inside loops, "
     "which recurrent layers are. Build them with `unroll=True`."
+)
+
+
+# This processor may not show it.
+MISREAD = (
+    "On ARM processors LiteRT's default delegate runs the sparse convolutions "
+    "of this network with their data in another order, and misreads the "
+    "result of {}."
 )
 
 
@@ -155,6 +164,9 @@ def _convert_saved(
 ) -> Candidate:
     import tensorflow as tf
 
+    misread = _misread_on_arm(request) if sparse else ()
+    if misread:
+        return Candidate(sparse, None, MISREAD.format(", ".join(misread)))
     feeds = _feeds(request, batch_size or 1)
     if feeds is not None and _has_loops(folder):
         return Candidate(sparse, None, LOOPS)
@@ -167,6 +179,14 @@ def _convert_saved(
             return Candidate(sparse, converter.convert())
     except Exception as error:
         return _failed(sparse, error)
+
+
+def _misread_on_arm(request: Request) -> tuple[str, ...]:
+    """The layers whose results a sparse file gets wrong on ARM processors."""
+    model = request.reference.model
+    if signature.is_tf_keras(model):
+        return ()
+    return explain_speed(model, "arm", request.quantization).leaks
 
 
 def _has_loops(folder: str) -> bool:
