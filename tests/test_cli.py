@@ -288,6 +288,7 @@ def test_inspect_shows_the_tensors_of_a_tflite_file(
     assert record["weights"] == {
         "size": 37152,
         "zeros": 33437,
+        "nonzeros": 3715,
         "sparsity": 33437 / 37152,
     }
     for size, kernel in kernels.items():

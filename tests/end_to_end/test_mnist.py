@@ -97,21 +97,43 @@ def test_train_remove_strip_export(mnist, tmp_path):
     assert report.zeros >= zeros
 
 
-def test_the_example_runs(data_dir, tmp_path):
-    result = tmp_path / "result.json"
+def run_example(name, *arguments):
     subprocess.run(
-        [
-            sys.executable,
-            ROOT / "examples" / "lenet5_mnist.py",
-            *("--data-dir", data_dir / "tensorflow_datasets"),
-            *("--epochs", "1"),
-            *("--sparsity", "0.9"),
-            *("--json", result),
-        ],
+        [sys.executable, ROOT / "examples" / name, *arguments],
         check=True,
         capture_output=True,
     )
-    result = json.loads(result.read_text())
+
+
+def test_the_examples_prune_and_export(data_dir, tmp_path):
+    data = ("--data-dir", data_dir / "tensorflow_datasets")
+    model, figures = tmp_path / "m.keras", tmp_path / "result.json"
+    run_example(
+        "lenet5_mnist.py",
+        *data,
+        *("--epochs", "1"),
+        *("--sparsity", "0.9"),
+        *("--out", model),
+        *("--json", figures),
+    )
+    result = json.loads(figures.read_text())
     assert result["epochs"] == 1
     assert result["accuracy"] > 0.93
     assert abs(result["accuracy"] - result["accuracy_before_removal"]) < 0.03
+
+    run_example(
+        "export_lenet5.py",
+        model,
+        *data,
+        *("--out", tmp_path / "files"),
+        *("--json", figures),
+    )
+    result = json.loads(figures.read_text())
+    assert result.pop("keras")["accuracy"] > 0.93
+    accuracy = result["float32"]["accuracy"]
+    assert set(result) == {"float32", "float16", "dynamic", "int8", "int16x8"}
+    for file in result.values():
+        # On all 10,000 test images.
+        assert abs(file["accuracy"] - accuracy) < 0.005
+        assert file["zeros"] >= file["model_zeros"]
+    assert result["int8"]["bytes"] < 0.35 * 4 * PRUNABLE
