@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import os
 import textwrap
 from collections.abc import Iterable
@@ -17,11 +15,9 @@ from keras import ops
 
 from keras_swd.files import check_target, write_whole
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
+from keras_swd.record import WIDTH, Record, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.selection import removed_count
-
-#: Characters of a table's line.
-WIDTH = 88
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +104,7 @@ class KernelSparsity(Totals):
 
 
 @dataclasses.dataclass(frozen=True)
-class SparsityReport:
+class SparsityReport(Record):
     """How sparse a model is, per kernel and in total. Printed, it is a table.
 
     Args:
@@ -142,24 +138,6 @@ class SparsityReport:
             "total": self.total.to_dict(),
         }
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Returns the report as JSON, and writes it to a file if asked.
-
-        Args:
-            path: String or path of a file, written whole or not at all; its
-                folder must exist. Defaults to `None`, no file.
-
-        Returns:
-            String.
-
-        Raises:
-            ValueError: If `path` does not lie in an existing folder.
-        """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            write_whole(path, text.encode())
-        return text
-
     def table(self, width: int = WIDTH) -> str:
         """Returns the report as a table of plain text.
 
@@ -170,7 +148,6 @@ class SparsityReport:
             String.
         """
         from rich import box
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -199,13 +176,8 @@ class SparsityReport:
         if self.others.size:
             add("biases and others", "", self.others)
         add("whole model", "", self.total)
-        stream = io.StringIO()
-        Console(file=stream, width=width, color_system=None).print(table)
-        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        lines = plain_lines(table, width)
         return "\n".join([*lines, *self._notes(width)]).strip("\n")
-
-    def __str__(self) -> str:
-        return self.table()
 
     def _notes(self, width: int) -> list[str]:
         """Which kernels are not pruned and why, one paragraph per reason."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -22,10 +21,11 @@ from keras_swd.export.tflite.reference import Reference, prepare
 from keras_swd.export.tflite.samples import gathered
 from keras_swd.export.tflite.writing import to_tflite
 from keras_swd.files import check_target, write_whole
+from keras_swd.record import WIDTH, Record
 
 
 @dataclasses.dataclass(frozen=True)
-class MicroReport:
+class MicroReport(Record):
     """What `to_tflite_micro` wrote. Printed, it is a table.
 
     Args:
@@ -66,19 +66,9 @@ class MicroReport:
             "tensors": tensors,
         }
 
-    def to_json(self, indent: int | None = 2) -> str:
-        """The report as JSON.
-
-        Args:
-            indent: Integer or `None`: spaces per level. Defaults to `2`.
-
-        Returns:
-            String.
-        """
-        return json.dumps(self.to_dict(), indent=indent)
-
-    def table(self) -> str:
-        """The report as lines of text."""
+    def table(self, width: int = WIDTH) -> str:
+        """Returns the report as lines of text, which are not cut."""
+        del width
         rows = [
             ("file", self.path),
             ("size", _change(self.plain_bytes, self.bytes)),
@@ -91,9 +81,6 @@ class MicroReport:
         ]
         rows += [("weights", _line(tensor)) for tensor in self.tensors]
         return "\n".join(f"{label:<8} {text}" for label, text in rows)
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def to_tflite_micro(

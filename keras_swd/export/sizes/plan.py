@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
-import json
 import math
-import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +13,8 @@ import numpy as np
 from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
 from keras_swd.export.tflite.signature import to_numpy
-from keras_swd.files import write_whole
 from keras_swd.kernels import Kernel
+from keras_swd.record import WIDTH, Record, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.report import sparsity_report
 from keras_swd.selection import removed_count
@@ -27,8 +23,6 @@ DTYPES = ("float32", "int8")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 # A model pruned to 0.9 may have, counted exactly, 0.90003.
 CLOSE = 1e-3
-#: Characters of a table's line.
-WIDTH = 88
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +65,7 @@ class BreakEven:
 
 
 @dataclasses.dataclass(frozen=True)
-class SizePlan:
+class SizePlan(Record):
     """The sizes of a model's files at several sparsities. Printed, a table.
 
     Args:
@@ -84,28 +78,6 @@ class SizePlan:
     files: tuple[FileSize, ...]
     break_even: tuple[BreakEven, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as a dictionary of plain Python values."""
-        return dataclasses.asdict(self)
-
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Returns the plan as JSON, and writes it to a file if asked.
-
-        Args:
-            path: String or path of a file, written whole or not at all; its
-                folder must exist. Defaults to `None`, no file.
-
-        Returns:
-            String.
-
-        Raises:
-            ValueError: If `path` does not lie in an existing folder.
-        """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            write_whole(path, text.encode())
-        return text
-
     def table(self, width: int = WIDTH) -> str:
         """Returns the plan as a table of plain text, sizes in KiB.
 
@@ -116,7 +88,6 @@ class SizePlan:
             String.
         """
         from rich import box
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -141,13 +112,8 @@ class SizePlan:
                 *(f"{size / 1024:,.1f}" for size in sizes),
                 end_section=dtype == DTYPES[-1],
             )
-        stream = io.StringIO()
-        Console(file=stream, width=width, color_system=None).print(table)
-        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        lines = plain_lines(table, width)
         return "\n".join([*lines, *map(_told, self.break_even)]).strip("\n")
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def plan_sizes(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
-import os
 import textwrap
 from typing import Any
 
@@ -23,10 +20,7 @@ from keras_swd.export.speed.runtimes import (
 from keras_swd.export.speed.sparse_operators import RULES, Obstacle
 from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.signature import check_model
-from keras_swd.files import write_whole
-
-#: Characters of a table's line.
-WIDTH = 88
+from keras_swd.record import WIDTH, Record, plain_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +59,7 @@ class LayerSpeed:
 
 
 @dataclasses.dataclass(frozen=True)
-class SpeedReport:
+class SpeedReport(Record):
     """What zeros do to the time of a model. Printed, it is a table.
 
     Args:
@@ -110,24 +104,6 @@ class SpeedReport:
             **dataclasses.asdict(self),
         }
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Returns the report as JSON, and writes it to a file if asked.
-
-        Args:
-            path: String or path of a file, written whole or not at all; its
-                folder must exist. Defaults to `None`, no file.
-
-        Returns:
-            String.
-
-        Raises:
-            ValueError: If `path` does not lie in an existing folder.
-        """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            write_whole(path, text.encode())
-        return text
-
     def table(self, width: int = WIDTH) -> str:
         """Returns the report as a table of plain text.
 
@@ -138,7 +114,6 @@ class SpeedReport:
             String.
         """
         from rich import box
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -153,16 +128,11 @@ class SpeedReport:
                 measured = "{:.2f} to {:.2f}".format(*speed.measured)
             row = (speed.path, speed.type, f"{speed.sparsity:.1%}")
             table.add_row(*map(Text, (*row, speed.verdict, measured)))
-        stream = io.StringIO()
-        Console(file=stream, width=width, color_system=None).print(table)
-        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        lines = plain_lines(table, width)
         lines = [*_wrap(self._headline(), width), *lines]
         for note in self._notes():
             lines += _wrap(note, width)
         return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.table()
 
     def _headline(self) -> str:
         stored = f" in {self.quantization}" if self.quantization else ""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from keras_swd.export.tflite.flatbuffer import (
 )
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import gzip_size
-from keras_swd.files import write_whole
-from keras_swd.report import WIDTH, Totals
+from keras_swd.record import WIDTH, Record, plain_lines
+from keras_swd.report import Totals
 
 
 @dataclasses.dataclass(frozen=True)
-class TFLiteContents:
+class TFLiteContents(Record):
     """What a .tflite file holds. Printed, it is a table of its constants.
 
     Args:
@@ -68,21 +66,6 @@ class TFLiteContents:
             ],
         }
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Returns the record as JSON, and writes it to a file if asked.
-
-        Args:
-            path: String or path of a file, written whole or not at all; its
-                folder must exist. Defaults to `None`, no file.
-
-        Returns:
-            String.
-        """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            write_whole(path, text.encode())
-        return text
-
     def table(self, width: int = WIDTH) -> str:
         """Returns the record as a table of plain text.
 
@@ -93,7 +76,6 @@ class TFLiteContents:
             String.
         """
         from rich import box
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -116,9 +98,7 @@ class TFLiteContents:
                 "sparse" if tensor.sparse else "dense",
             )
             table.add_row(*map(Text, row))
-        stream = io.StringIO()
-        Console(file=stream, width=width, color_system=None).print(table)
-        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        lines = plain_lines(table, width)
         weights = self.weights
         counts = (f"{name} {n}" for name, n in self.operators.items())
         return "\n".join(
@@ -130,9 +110,6 @@ class TFLiteContents:
                 f"Operators: {', '.join(counts)}.",
             ]
         )
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def inspect_tflite(path: str | os.PathLike[str]) -> TFLiteContents:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import json
 import math
 import re
-from typing import Any
 
 from keras_swd.export.tflite.modes import find_mode
+from keras_swd.record import WIDTH, Record
 
 
 class ExportError(RuntimeError):
@@ -106,7 +105,7 @@ class TFLiteVariant:
 
 
 @dataclasses.dataclass(frozen=True)
-class TFLiteCheck:
+class TFLiteCheck(Record):
     """A TFLite file that agreed with a Keras model, and what it holds.
 
     "Weights" are, in the file and in the model alike, tensors with two axes
@@ -196,29 +195,12 @@ class TFLiteCheck:
         """Number of operators that expand a sparse tensor when loaded."""
         return len(self.densify)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a dictionary of plain Python values."""
-        return dataclasses.asdict(self)
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """The record as JSON.
-
-        Args:
-            indent: Integer or `None`: spaces per level. Defaults to `2`.
-
-        Returns:
-            String.
-        """
-        return json.dumps(self.to_dict(), indent=indent)
-
-    def table(self) -> str:
-        """The record as lines of text, sizes in KiB."""
+    def table(self, width: int = WIDTH) -> str:
+        """Returns the record as lines of text, which are not cut."""
+        del width
         rows = [("file", f"{self.path}"), *self._rows()]
-        width = max(len(label) for label, _ in rows)
-        return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
-
-    def __str__(self) -> str:
-        return self.table()
+        longest = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{longest}}  {text}" for label, text in rows)
 
     def _rows(self) -> list[tuple[str, str]]:
         agreement = (
