@@ -393,12 +393,6 @@ class PruningScheduler(keras.callbacks.Callback):
             begin=progress,
             end=self.remove_at,
         )
-        # What grows is unstable, which another warning tells.
-        if left is not None and forecast.ENOUGH < left <= 1.0:
-            self._warn_once(
-                "forecast",
-                f"A weight selected when the strength has grown will keep "
-                f"{left:.0%} of its value until removal, so removing it may "
-                "cost accuracy. Let growth `finish` earlier, raise the end of "
-                "the schedule, or let the learning rate fall later.",
-            )
+        message = forecast.shortfall(left)
+        if message is not None:
+            self._warn_once("forecast", message)

@@ -80,6 +80,26 @@ def share_left(
     return None
 
 
+def shortfall(left: float | None) -> str | None:
+    """Returns a warning if too much of a selected weight will be left.
+
+    Args:
+        left: Float or None, what `share_left` returned.
+
+    Returns:
+        String, or None.
+    """
+    # What grows is unstable, which `instability` tells.
+    if left is None or not ENOUGH < left <= 1.0:
+        return None
+    return (
+        f"A weight selected when the strength has grown will keep {left:.0%} "
+        "of its value until removal, so removing it may cost accuracy. Let "
+        "growth `finish` earlier, raise the end of the schedule, or let the "
+        "learning rate fall later."
+    )
+
+
 def instability(optimizer, decay: float) -> str | None:
     """Returns a warning if a step of this decay is not safely stable.
 

@@ -73,6 +73,20 @@ class Record:
         return self.table()
 
 
+def open_table(title: str | None = None) -> Any:
+    """Returns an empty `rich` table in the style of all of ours."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(
+        box=box.SIMPLE_HEAD,
+        title=None if title is None else Text(title),
+        title_justify="left",
+        pad_edge=False,
+    )
+
+
 def plain_lines(table: Any, width: int) -> list[str]:
     """Returns the lines of a `rich` table as plain text."""
     from rich.console import Console

@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_swd.files import check_target, write_whole
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
-from keras_swd.record import WIDTH, Record, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.selection import removed_count
 
@@ -147,16 +147,9 @@ class SparsityReport(Record):
         Returns:
             String.
         """
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            title=Text(f"Sparsity of {self.name!r}"),
-            title_justify="left",
-            pad_edge=False,
-        )
+        table = open_table(f"Sparsity of {self.name!r}")
         table.add_column("kernel", overflow="fold")
         table.add_column("shape", overflow="fold")
         for column in ("parameters", "non-zero", "sparsity"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_swd import demo, report
+from keras_swd import report
+from keras_swd.demo import run_demo, running, training
 from keras_swd.export.tflite.flatbuffer import stored_tensors
 from keras_swd.files import whole_folder
 
@@ -23,7 +24,7 @@ REMOVED = round(0.95 * KERNELS)
 def run(folder, **options):
     stream = io.StringIO()
     console = Console(file=stream, width=80, highlight=False)
-    result = demo.run_demo(folder, console=console, **options)
+    result = run_demo(folder, console=console, **options)
     return result, stream.getvalue()
 
 
@@ -36,7 +37,7 @@ def finished(tmp_path_factory):
 
 def test_all_files_are_written_and_nothing_else(finished):
     folder, _, _ = finished
-    assert sorted(p.name for p in folder.iterdir()) == sorted(demo.FILES)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(running.FILES)
     assert [p.name for p in folder.parent.iterdir()] == ["out"]
 
 
@@ -66,7 +67,7 @@ def test_the_rows_count_parameters_and_bytes(finished):
 
 def test_the_accuracy_is_that_of_the_files(finished):
     folder, result, _ = finished
-    _, _, images, labels = demo._digits(seed=3)
+    _, _, images, labels = training.digits(seed=3)
     model = keras.saving.load_model(folder / "model.keras")
     logits = model.predict(images, verbose=0)
     right = np.mean(np.argmax(logits, axis=-1) == labels)
@@ -107,7 +108,7 @@ def test_the_output_fits_the_screen_and_names_the_files(finished):
         assert f"{row.bytes:,}" in line
     assert "residual" in output
     assert f"{REMOVED:,} of {KERNELS:,} kernel weights (95.00%)" in output
-    for name in demo.FILES:
+    for name in running.FILES:
         assert name in output
     assert f"keras-swd inspect {folder / 'model.keras'}" in output
 
@@ -132,7 +133,7 @@ def no_training(monkeypatch):
         (work / "model.keras").write_text("new")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "_run", write)
+    monkeypatch.setattr(running, "_run", write)
 
 
 def test_an_interrupted_demo_leaves_nothing(tmp_path, no_training):
@@ -154,7 +155,7 @@ def test_an_earlier_demo_is_replaced_as_a_whole(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "sparsity.png").write_text("old")
-    with whole_folder(out, demo.FILES) as work:
+    with whole_folder(out, running.FILES) as work:
         (work / "model.keras").write_text("new")
     assert [p.name for p in out.iterdir()] == ["model.keras"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -163,7 +164,7 @@ def test_an_earlier_demo_is_replaced_as_a_whole(tmp_path):
 def test_a_link_to_a_folder_is_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with whole_folder(tmp_path / "link", demo.FILES) as work:
+    with whole_folder(tmp_path / "link", running.FILES) as work:
         (work / "model.keras").write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "model.keras").read_text() == "new"
@@ -180,7 +181,7 @@ def test_files_that_appear_meanwhile_are_kept(tmp_path):
     out = tmp_path / "out"
 
     def work_while_another_writes():
-        with whole_folder(out, demo.FILES) as work:
+        with whole_folder(out, running.FILES) as work:
             (work / "model.keras").write_text("new")
             out.mkdir()
             (out / "new.txt").write_text("mine")
@@ -208,7 +209,7 @@ def test_a_missing_package_is_named_before_training(
     def find(name):
         return None if name == missing else name
 
-    monkeypatch.setattr(demo.importlib.util, "find_spec", find)
+    monkeypatch.setattr(running.importlib.util, "find_spec", find)
     with pytest.raises(ImportError, match=r"pip install 'keras_swd\[demo"):
         run(tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -225,21 +226,21 @@ def test_another_backend_is_refused_before_training(tmp_path, monkeypatch):
 
 
 def test_the_digits_are_split_without_overlap_or_loss():
-    images, labels, test_images, test_labels = demo._digits(seed=0)
+    images, labels, test_images, test_labels = training.digits(seed=0)
     assert (len(images), len(test_images)) == (1348, 449)
     everything = np.concatenate([images, test_images])
     assert everything.shape == (1797, 8, 8, 1)
     assert (everything.min(), everything.max()) == (0.0, 1.0)
     assert len(labels) + len(test_labels) == 1797
-    again, _, _, _ = demo._digits(seed=0)
-    other, _, _, _ = demo._digits(seed=1)
+    again, _, _, _ = training.digits(seed=0)
+    other, _, _, _ = training.digits(seed=1)
     assert (again == images).all()
     assert not (other == images).all()
 
 
 def test_both_networks_start_from_the_same_weights():
-    first = demo._network(lambda: None, seed=5)
-    second = demo._network(lambda: keras.regularizers.L2(0.1), seed=5)
+    first = training.network(lambda: None, seed=5)
+    second = training.network(lambda: keras.regularizers.L2(0.1), seed=5)
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         assert (a == b).all()
     assert first.count_params() == KERNELS + BIASES
@@ -254,10 +255,12 @@ def test_the_learning_rate_is_held_then_falls_to_zero():
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(1.0), "mse")
-    demo._fit(model, np.ones((4, 2)), np.ones((4, 1)), 10, [Record()])
-    assert rates[:8] == pytest.approx([demo.LEARNING_RATE] * 8)
+    training.fit(model, np.ones((4, 2)), np.ones((4, 1)), 10, [Record()])
+    assert rates[:8] == pytest.approx([training.LEARNING_RATE] * 8)
     thirds = [(1 + math.cos(math.pi * i / 3)) / 2 for i in (1, 2)]
-    assert rates[8:] == pytest.approx([demo.LEARNING_RATE * t for t in thirds])
+    assert rates[8:] == pytest.approx(
+        [training.LEARNING_RATE * t for t in thirds]
+    )
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from keras_swd.export.tflite.differences import compare_output
 from keras_swd.export.tflite.records import ExportError, TFLiteReport, brief
 from keras_swd.export.tflite.reference import Reference, prepare
 from keras_swd.export.tflite.samples import gathered
-from keras_swd.export.tflite.writing import to_tflite
-from keras_swd.files import check_target, write_whole
+from keras_swd.export.tflite.writing import check_path, to_tflite, writing
+from keras_swd.files import write_whole
 from keras_swd.record import WIDTH, Record
 
 
@@ -135,7 +135,7 @@ def to_tflite_micro(
     >>> report.bytes < 0.3 * report.plain_bytes
     True
     """
-    target = _check_path(path)
+    target = check_path(path)
     if quantization not in (None, "int8"):
         raise ValueError(
             "Argument `quantization` must be None or 'int8': TFLite Micro "
@@ -167,7 +167,8 @@ def to_tflite_micro(
     reference = dataclasses.replace(reference, arrays=arrays)
     difference = _difference(*files, reference, checked)
     plain_arena, arena = (file.arena_bytes() for file in files)
-    _write(target, packed)
+    with writing(target):
+        write_whole(target, packed)
     return MicroReport(
         path=str(target),
         bytes=len(packed),
@@ -271,26 +272,6 @@ def _unpacked(tensor: MicroTensor) -> MicroTensor:
         bytes=tensor.plain_bytes,
         skipped=tensor.skipped or "the file would not be smaller",
     )
-
-
-def _check_path(path: str | os.PathLike[str]) -> Path:
-    if Path(path).suffix != ".tflite":
-        raise ValueError(
-            "Argument `path` must end in '.tflite'. "
-            f"Received: path={str(path)!r}."
-        )
-    return check_target(path)
-
-
-def _write(target: Path, content: bytes) -> None:
-    try:
-        write_whole(target, content)
-    except OSError as error:
-        raise ExportError(
-            f"No file was written: {error.strerror or error} in the folder "
-            f"{str(target.parent)!r}. Choose another folder in `path`, or make "
-            "room."
-        ) from error
 
 
 def _check_package() -> None:

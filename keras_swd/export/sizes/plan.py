@@ -14,7 +14,7 @@ from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
 from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.kernels import Kernel
-from keras_swd.record import WIDTH, Record, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.report import sparsity_report
 from keras_swd.selection import removed_count
@@ -87,16 +87,7 @@ class SizePlan(Record):
         Returns:
             String.
         """
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            title=Text(f"Predicted sizes of {self.name!r} in KiB"),
-            title_justify="left",
-            pad_edge=False,
-        )
+        table = open_table(f"Predicted sizes of {self.name!r} in KiB")
         table.add_column("zeros", justify="right")
         table.add_column("type")
         for heading in (*ENCODINGS, *(f"{e}, gzip" for e in ENCODINGS)):

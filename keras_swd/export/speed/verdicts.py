@@ -20,7 +20,7 @@ from keras_swd.export.speed.runtimes import (
 from keras_swd.export.speed.sparse_operators import RULES, Obstacle
 from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.signature import check_model
-from keras_swd.record import WIDTH, Record, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,9 @@ class SpeedReport(Record):
         Returns:
             String.
         """
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = open_table()
         table.add_column("layer", overflow="fold")
         table.add_column("type", overflow="fold")
         for column in ("zeros", "verdict", "sparse / dense"):

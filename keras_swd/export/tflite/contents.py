@@ -14,7 +14,7 @@ from keras_swd.export.tflite.flatbuffer import (
 )
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import gzip_size
-from keras_swd.record import WIDTH, Record, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.report import Totals
 
 
@@ -75,11 +75,9 @@ class TFLiteContents(Record):
         Returns:
             String.
         """
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = open_table()
         table.add_column("tensor", overflow="fold")
         table.add_column("type")
         for column in ("shape", "zeros", "bytes"):

@@ -135,7 +135,7 @@ def to_tflite(
     >>> report.sparse, report.zeros == report.model_zeros
     (True, True)
     """
-    target = _check_path(path)
+    target = check_path(path)
     for name, value, allowed in (
         ("sparse", sparse, (True, False, "auto")),
         ("flex", flex, (True, False)),
@@ -167,8 +167,37 @@ def to_tflite(
         raise ExportError(f"{error} {remedy}", error.difference) from error
 
 
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Returns `path` if a TFLite file can lie there, or raises."""
+    target = Path(path)
+    if target.suffix != ".tflite":
+        raise ValueError(
+            "Argument `path` must end in '.tflite'. "
+            f"Received: path={str(path)!r}."
+        )
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):
+        raise ValueError(
+            "Argument `path` must lie in a folder that can be written to; "
+            f"{str(target.parent)!r} cannot. Received: path={str(path)!r}."
+        )
+    return check_target(target)
+
+
 class UnwritableError(ExportError):
     """The file works, and could not be written."""
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Tells in an `UnwritableError` what kept a file from being written."""
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(
+            f"No file was written: {error.strerror or error} in the folder "
+            f"{str(target.parent)!r}. Choose another folder in `path`, or make "
+            "room."
+        ) from error
 
 
 def _references(
@@ -229,23 +258,16 @@ def _write_checked(
 ) -> TFLiteCheck:
     """Writes a file beside the target, and renames it if it works."""
     tolerance = check_tolerance(request.tolerance, request.quantization)
-    try:
-        with _beside(target) as temporary:
-            _write(temporary, candidate.content or b"")
-            check = compare(
-                temporary,
-                request.reference,
-                tolerance,
-                request.quantization,
-                request.flex,
-            )
-            os.replace(temporary, target)
-    except OSError as error:
-        raise UnwritableError(
-            f"No file was written: {error.strerror or error} in the folder "
-            f"{str(target.parent)!r}. Choose another folder in `path`, or make "
-            "room."
-        ) from error
+    with writing(target), _beside(target) as temporary:
+        _write(temporary, candidate.content or b"")
+        check = compare(
+            temporary,
+            request.reference,
+            tolerance,
+            request.quantization,
+            request.flex,
+        )
+        os.replace(temporary, target)
     return dataclasses.replace(check, path=str(target))
 
 
@@ -273,21 +295,6 @@ def _alternatives(request: Request) -> Iterator[tuple[str, Request]]:
             request, quantization=mode, sparse=(False, True), tolerance=None
         )
         yield f"quantization={mode!r}", other
-
-
-def _check_path(path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
-    if target.suffix != ".tflite":
-        raise ValueError(
-            "Argument `path` must end in '.tflite'. "
-            f"Received: path={str(path)!r}."
-        )
-    if target.parent.is_dir() and not os.access(target.parent, os.W_OK):
-        raise ValueError(
-            "Argument `path` must lie in a folder that can be written to; "
-            f"{str(target.parent)!r} cannot. Received: path={str(path)!r}."
-        )
-    return check_target(target)
 
 
 def _either(values: tuple[Any, ...]) -> str:
