@@ -84,7 +84,8 @@ class PruningScheduler(keras.callbacks.Callback):
             every step. `None` decides at every step too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
-            Defaults to `1.0`, the end.
+            With `schedule=Constant(0.0)` this is magnitude pruning, then
+            fine-tuning. Defaults to `1.0`, the end.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
@@ -384,6 +385,8 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
+        if self.schedule(self.remove_at) == 0.0:
+            return  # magnitude pruning drives nothing down
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,

@@ -28,11 +28,15 @@ class Schedule(Configured):
 class Constant(Schedule):
     """The same value from beginning to end.
 
+    `Constant(0.0)` leaves plain weight decay. With
+    `PruningScheduler(remove_at=0.5)` that is magnitude pruning at half time,
+    fine-tuned in what is left of the run.
+
     Args:
-        value: Float, greater than 0.
+        value: Float >= 0.
 
     Raises:
-        ValueError: If `value` is not a positive finite number.
+        ValueError: If `value` is negative or no finite number.
 
     Example:
 
@@ -41,7 +45,12 @@ class Constant(Schedule):
     """
 
     def __init__(self, value: float):
-        self.value = check_positive("value", value)
+        if not is_number(value) or value < 0.0:
+            raise ValueError(
+                "Argument `value` must be a number, 0 or greater. "
+                f"Received: value={value!r}."
+            )
+        self.value = float(value)
 
     def __call__(self, progress: float) -> float:
         """Returns `value`."""

@@ -312,6 +312,14 @@ def test_a_schedule_too_weak_to_reach_zero_is_reported():
         fit(model(), weak)
 
 
+def test_magnitude_pruning_at_half_time_warns_of_nothing_and_keeps_zeros():
+    """With no selective decay nothing is meant to be driven down."""
+    network = model()
+    fit(network, PruningScheduler(0.7, Constant(0.0), remove_at=0.5), epochs=4)
+    zeros = sum(np.count_nonzero(w == 0.0) for w in network.get_weights())
+    assert zeros == round(0.7 * 72)
+
+
 def test_a_step_that_would_be_unstable_is_reported():
     strong = PruningScheduler(0.7, Constant(1700.0))
     with pytest.warns(

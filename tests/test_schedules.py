@@ -85,8 +85,12 @@ def test_bad_arguments_are_refused_when_built(cls, arguments, message):
         cls(**arguments)
 
 
-def test_constant_and_power_must_be_positive():
-    with pytest.raises(ValueError, match=r"`value`.*value=0"):
-        Constant(0)
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "1", None, True])
+def test_a_constant_must_be_a_number_not_below_zero(value):
+    with pytest.raises(ValueError, match=f"`value`.*value={value!r}"):
+        Constant(value)
+
+
+def test_power_must_be_positive():
     with pytest.raises(ValueError, match=r"`power`.*power=-1"):
         Polynomial(1.0, 2.0, power=-1)
