@@ -1,6 +1,7 @@
 """Prunes Keras networks while they train."""
 
 from keras_swd import export as export
+from keras_swd import graphs as graphs
 from keras_swd.allocation import LAMP as LAMP
 from keras_swd.allocation import ErdosRenyi as ErdosRenyi
 from keras_swd.allocation import GlobalRanking as GlobalRanking

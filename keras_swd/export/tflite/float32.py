@@ -58,9 +58,12 @@ def in_float32(
         "under `keras.config.set_dtype_policy('float32')`, load its weights, "
         "and export that."
     )
+    batch = signature.first_batch(structure, arrays)
+    if signature.fixed_batch_size(model, structure) is not None:
+        arrays = batch
     try:
         twin = _rebuild(model)
-        signature.predict(twin, structure, [array[:1] for array in arrays])
+        signature.predict(twin, structure, batch)
         twin.set_weights(model.get_weights())
     except Exception as error:
         raise ExportError(

@@ -42,6 +42,7 @@ def prepare(
         `Reference`.
     """
     signature.check_model(model)
+    signature.check_dense(model)
     structure = signature.input_structure(model, samples)
     arrays = sample_arrays(structure, samples, argument)
     signature.check_call(model, structure, arrays, argument)

@@ -80,15 +80,19 @@ def _batch(batch: Any) -> Any:
     )
 
 
-def calibration_arrays(structure: Any, data: Any) -> list[np.ndarray]:
+def calibration_arrays(
+    structure: Any, data: Any, batch_size: int | None = None
+) -> list[np.ndarray]:
     """Brings representative data into the order of a model's inputs.
 
     Args:
         structure: Nested structure of `ModelInput`.
         data: Array, or list, tuple or dictionary of arrays.
+        batch_size: Integer: how many samples the model takes in each call, or
+            `None` if any number. Defaults to `None`.
 
     Returns:
-        List of arrays, one per input, of at most 500 samples.
+        List of arrays, one per input, of at most 500 samples or one batch.
 
     Raises:
         ValueError: If they do not fit the inputs, or are not finite.
@@ -101,7 +105,29 @@ def calibration_arrays(structure: Any, data: Any) -> list[np.ndarray]:
                 "ranges of activations. Received: NaN or infinity in an array "
                 f"of shape {array.shape}."
             )
-    return [array[:CALIBRATION_SAMPLES] for array in arrays]
+    limit = whole_batches(CALIBRATION_SAMPLES, batch_size)
+    return [array[:limit] for array in arrays]
+
+
+def whole_batches(limit: int, batch_size: int | None) -> int:
+    """Lowers a number of samples to whole batches, of which one is left.
+
+    The nodes of a graph are one batch, which means nothing if it is cut.
+
+    Args:
+        limit: Integer: the most samples wanted.
+        batch_size: Integer, or `None` where batches may have any size.
+
+    Returns:
+        Integer.
+
+    Example:
+
+    >>> whole_batches(500, 200), whole_batches(500, 2708)
+    (400, 2708)
+    """
+    size = batch_size or 1
+    return max(limit // size, 1) * size
 
 
 def sample_arrays(

@@ -77,6 +77,27 @@ def check_model(model: Any) -> None:
             )
 
 
+def check_dense(model: Any) -> None:
+    """Refuses sparse inputs, of which a file would make dense ones.
+
+    Args:
+        model: Keras or tf_keras model.
+
+    Raises:
+        ValueError: If an input is sparse.
+    """
+    for tensor in getattr(model, "inputs", None) or ():
+        if getattr(tensor, "sparse", False):
+            raise ValueError(
+                "Argument `model` must take dense tensors; TensorFlow Lite has "
+                "no sparse ones. For a graph network, "
+                "`keras_swd.graphs.bake(model, adjacency)` builds the graph "
+                "in, and `keras_swd.graphs.with_edges(model, nodes, edges)` "
+                "takes it as a list of edges. Received: a model with the "
+                f"sparse input {tensor.name!r}."
+            )
+
+
 def weight_path(weight: Any) -> str:
     """The path of a weight in its model; tf_keras calls it the name."""
     return getattr(weight, "path", weight.name)
@@ -146,6 +167,40 @@ def input_structure(model: keras.Model, check_with: Any = None) -> Any:
     return keras.tree.pack_sequence_as(structure, leaves)
 
 
+def fixed_batch_size(model: keras.Model, structure: Any) -> int | None:
+    """How many samples a model takes in each call, if that is fixed.
+
+    Args:
+        model: Keras model.
+        structure: Nested structure of `ModelInput`.
+
+    Returns:
+        Integer, or `None` where it is not known to be fixed: a sequential
+        model may have got it from its first call only.
+    """
+    if isinstance(model, keras.Sequential):
+        return None
+    inputs = keras.tree.flatten(structure)
+    sizes = [spec.shape[0] for spec in inputs if spec.shape]
+    return next(filter(None, sizes), None)
+
+
+def first_batch(structure: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The fewest samples that a model can be called on.
+
+    Args:
+        structure: Nested structure of `ModelInput`.
+        arrays: List of sample arrays, one per input.
+
+    Returns:
+        List of arrays: of one sample, or of as many as the shapes say, those
+        there are again and again.
+    """
+    batch = next(spec.shape[0] for spec in keras.tree.flatten(structure)) or 1
+    places = np.arange(batch) % len(arrays[0])
+    return [array[places] for array in arrays]
+
+
 def check_call(
     model: keras.Model,
     structure: Any,
@@ -167,10 +222,8 @@ def check_call(
             no `build` of its own).
     """
     weights = len(model.weights)
-    batch = next(spec.shape[0] for spec in keras.tree.flatten(structure)) or 1
-    places = np.arange(batch) % len(arrays[0])
     try:
-        predict(model, structure, [array[places] for array in arrays])
+        predict(model, structure, first_batch(structure, arrays))
     except Exception as error:
         raise ValueError(
             f"Argument `{argument}` must hold inputs that the model takes. "

@@ -32,7 +32,11 @@ from keras_swd.export.tflite.records import (
     TFLiteReport,
 )
 from keras_swd.export.tflite.reference import Reference, prepare
-from keras_swd.export.tflite.samples import calibration_arrays, gathered
+from keras_swd.export.tflite.samples import (
+    calibration_arrays,
+    gathered,
+    whole_batches,
+)
 from keras_swd.files import check_target
 
 # Of representative data, as many samples are compared.
@@ -209,14 +213,16 @@ def _references(
     data = gathered(representative_data)
     if check_with is not None:
         reference = prepare(model, check_with)
-        return reference, calibration_arrays(reference.structure, data)
-    reference = prepare(model, data, "representative_data")
-    return (
-        dataclasses.replace(
-            reference, arrays=[a[:COMPARED] for a in reference.arrays]
-        ),
-        calibration_arrays(reference.structure, data),
-    )
+    else:
+        reference = prepare(model, data, "representative_data")
+    structure = reference.structure
+    batch_size = signature.fixed_batch_size(model, structure)
+    calibration = calibration_arrays(structure, data, batch_size)
+    if check_with is None:
+        limit = whole_batches(COMPARED, batch_size)
+        arrays = [array[:limit] for array in reference.arrays]
+        reference = dataclasses.replace(reference, arrays=arrays)
+    return reference, calibration
 
 
 def _write_smallest(request: Request, target: Path) -> TFLiteReport:
