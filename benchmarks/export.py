@@ -50,10 +50,10 @@ ROUNDS, SECONDS = 9, 0.2
 def mobilenetv2():
     """MobileNetV2 on images of 96 x 96 x 3, with logits.
 
-    With random weights, 52 normalizations in a row blow rounding up to the
-    size of the signal: float16 weights alone would change the outputs by 2 to
-    15 percent. A larger epsilon holds channels that hardly vary back, and a
-    shift of 1 leaves most ReLUs open, which brings this down to 0.3 percent.
+    With random weights, 52 normalizations in a row blow rounding up: float16
+    weights alone would change the outputs by 2 to 15 percent. A larger epsilon
+    holds channels that hardly vary back, and a shift of 1 leaves most ReLUs
+    open, which brings this down to 0.3 percent.
     """
     model = keras.applications.MobileNetV2(
         (96, 96, 3), weights=None, classifier_activation=None
@@ -307,13 +307,13 @@ def table(cell):
             f"| {file['graph_bytes'] / 1024:,.1f} "
             f"| {over:.2f} | {gzip_over:.2f} | {file['latency']:.2f} |"
         )
-    return "\n".join([*lines, "", conditions(cell)])
+    return "\n".join(lines)
 
 
 def conditions(cell):
     """What is known of the machine while a cell's latencies were taken."""
     if "load" not in cell:
-        return "Latencies taken beside other work; its load was not recorded."
+        return "Latencies taken beside other work, whose load was not recorded."
     before, after = cell["load"]
     return (
         f"Latencies taken on {cell['cores']} cores at a load average of "
@@ -355,7 +355,10 @@ def write_tables(document):
     paths = [path_of(*cell) for cell in plan()]
     cells = [json.loads(p.read_text()) for p in paths if p.exists()]
     bodies = {
-        f"{cell['network']} {cell['sparsity']}": table(cell) for cell in cells
+        f"{cell['network']} {cell['sparsity']}": (
+            f"{table(cell)}\n\n{conditions(cell)}"
+        )
+        for cell in cells
     }
     bodies["predictions"] = predictions(cells)
     text = document.read_text()

@@ -60,6 +60,29 @@ def test_a_table_shows_sizes_limits_and_refusals(benchmark):
     assert {line.count("|") for line in lines} == {9}
 
 
+def test_the_load_of_the_machine_is_told_where_it_is_known(benchmark):
+    assert "load was not recorded" in benchmark.conditions(CELL)
+    known = CELL | {"cores": 2, "load": [1.25, 5.9]}
+    assert "2 cores at a load average of 1.2 before and 5.9 after" in (
+        benchmark.conditions(known)
+    )
+
+
+def test_predictions_can_be_made_again(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "CELLS", tmp_path)
+    path = benchmark.path_of("lenet5", 0.9)
+    path.write_text(json.dumps(CELL))
+    benchmark.predict_again(None, "lenet5")
+    cell = json.loads(path.read_text())
+    measured, refused = cell["files"]
+    # LeNet-5 has 61,470 weights in kernels and 236 in biases.
+    assert 4 * 61706 < measured["predicted_bytes"] < 4 * 61706 + 8192
+    assert measured["predicted_gzip_bytes"] < measured["predicted_bytes"] / 5
+    assert refused == CELL["files"][1]
+    unchanged = {k: v for k, v in measured.items() if "predicted" not in k}
+    assert unchanged.items() <= CELL["files"][0].items()
+
+
 def test_predictions_are_shown_as_differences(benchmark):
     assert benchmark.predictions([CELL]).splitlines()[2:] == [
         "| lenet5 | 90% | float32 | plain | +1.0% | +0.0% |"

@@ -13,8 +13,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import keras_swd
 from keras_swd.export import information_limit, plan_sizes
 from keras_swd.export.sizes.encodings import bit_mask, sparse, to_int8
+from keras_swd.export.sizes.image import Tensor, draw
+from keras_swd.export.tflite.records import gzip_size
 
 layers = keras.layers
+SLOW = pytest.mark.slow
 
 BLOCK = {"float32": 4, "int8": 16}
 
@@ -107,6 +110,24 @@ def mlp():
     )
 
 
+def normalized(widths):
+    """Residual blocks of two convolutions, each one normalized."""
+
+    def convolution(x, filters, size=3):
+        x = layers.Conv2D(filters, size, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = keras.Input((16, 16, 3))
+    x = layers.ReLU()(convolution(inputs, widths[0]))
+    for width in widths:
+        y = convolution(layers.ReLU()(convolution(x, width)), width)
+        if x.shape[-1] != width:
+            x = convolution(x, width, size=1)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x), name="normalized")
+
+
 def find(plan, sparsity, dtype, encoding):
     (file,) = [
         f
@@ -158,6 +179,46 @@ def test_int8_keeps_zeros_and_has_a_scale_per_channel():
     np.testing.assert_allclose(scales, [2 / 127, 0.5 / 127, 0.0])
 
 
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=6),
+    st.lists(st.integers(1, 3), max_size=5),
+)
+def test_a_drawn_file_holds_contents_in_order_then_names(contents, operators):
+    tensors = [
+        Tensor(f"tensor {index}", (len(content),), content)
+        for index, content in enumerate(contents)
+    ]
+    picture = draw(tensors, operators)
+    assert len(picture) % 4 == 0
+    at = 0
+    for content in contents:
+        at = picture.index(content, at) + len(content)
+    for tensor in tensors:
+        at = picture.index(tensor.name.encode() + b"\0", at)
+
+
+def test_a_drawn_tensor_takes_what_it_has():
+    def size(**parts):
+        return len(draw([Tensor("kernel", (8, 4), **parts)], []))
+
+    plain = size()
+    scales = np.ones(8, "float32")
+    # For each scale a float and a zero of 8 bytes; five words before these.
+    assert size(scales=scales) - plain == 8 * 12 + 20
+    assert size(any_batch=True) - plain == 4 * 4
+    # Three words before the entries and one elsewhere, for two without them.
+    assert size(content=bytes(30)) - plain == 32 + 16 - 8
+    assert size(places=bytes(100)) - plain > 100
+
+
+def test_references_in_a_drawn_file_differ_but_equal_tensors_compress():
+    scales = np.ones(64, "float32")
+    tensors = [Tensor("a kernel", (64, 3, 3, 64), scales=scales)] * 20
+    added = gzip_size(draw(tensors, [])) - gzip_size(draw(tensors[:10], []))
+    # Of some 850 bytes each, what differs from record to record.
+    assert 10 * 8 < added < 10 * 40
+
+
 def test_the_information_limit_is_values_and_places():
     model = remove_smallest(mlp(), 0.95)
     zeros = [round(0.95 * n) for n in (300 * 128, 128 * 10)]
@@ -179,8 +240,8 @@ def test_the_information_limit_is_values_and_places():
         (convolutional, 0.95),
         (residual, 0.5),
         (mlp, 0.95),
-        pytest.param(convolutional, 0.5, marks=pytest.mark.slow),
-        pytest.param(residual, 0.95, marks=pytest.mark.slow),
+        pytest.param(convolutional, 0.5, marks=SLOW),
+        pytest.param(residual, 0.95, marks=SLOW),
     ],
 )
 def test_predictions_are_within_3_percent_of_the_files(
@@ -189,14 +250,41 @@ def test_predictions_are_within_3_percent_of_the_files(
     check_predictions(build(), sparsity, tmp_path, 0.03)
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("widths", "sparsity"),
+    [
+        ((16, 32), 0.98),
+        # Those of ResNet-20.
+        *(
+            pytest.param((16,) * 3 + (32,) * 3 + (64,) * 3, s, marks=SLOW)
+            for s in (0.8, 0.95, 0.98)
+        ),
+    ],
+)
+def test_almost_empty_kernels_in_normalized_networks_are_predicted(
+    widths, sparsity, tmp_path
+):
+    model = remove_smallest(normalized(widths), sparsity)
+    fit_statistics(model)
+    plan = plan_sizes(model)
+    found = plan.files[0].sparsity
+    check_files(model, plan, found, tmp_path, 0.03)
+
+
+def fit_statistics(model):
+    """Lets normalization learn what comes, as training does."""
+    samples = np.random.default_rng(0).normal(size=(32, 16, 16, 3))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(samples.astype("float32"), training=True)
+
+
 def check_predictions(model, sparsity, folder, tolerance):
     """Compares a plan made of the dense model with files of the pruned one."""
-    from keras_swd.export import to_tflite
-
     remove_smallest(model, 0.0)
     plan = plan_sizes(model, [sparsity])
-    random = np.random.default_rng(0)
-    samples = random.normal(size=(16, *model.input_shape[1:]))
     # The other weights stay as they are.
     for weight in model.weights:
         values = np.array(keras.ops.convert_to_numpy(weight))
@@ -204,6 +292,15 @@ def check_predictions(model, sparsity, folder, tolerance):
             order = np.argsort(np.abs(values), axis=None, kind="stable")
             values.flat[order[: round(sparsity * values.size)]] = 0.0
             weight.assign(values)
+    check_files(model, plan, sparsity, folder, tolerance)
+
+
+def check_files(model, plan, sparsity, folder, tolerance):
+    """Compares a plan with the files of the model."""
+    from keras_swd.export import to_tflite
+
+    random = np.random.default_rng(0)
+    samples = random.normal(size=(16, *model.input_shape[1:]))
     for dtype, quantization in (("float32", None), ("int8", "int8")):
         report = to_tflite(
             model,
@@ -238,6 +335,8 @@ def test_bit_masks_are_predicted_within_3_percent(quantization, tmp_path):
         plan_sizes(model, [0.9]), 0.9, quantization or "float32", "bit mask"
     )
     assert file.bytes == pytest.approx(report.bytes, rel=0.03)
+    gzip_bytes = gzip_size(path.read_bytes())
+    assert file.gzip_bytes == pytest.approx(gzip_bytes, rel=0.03)
 
 
 def test_a_plan_lists_each_type_and_encoding_at_each_sparsity():

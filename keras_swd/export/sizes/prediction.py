@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from keras_swd.export.sizes.encodings import Encoded, bit_mask, sparse, to_int8
+from keras_swd.export.sizes.image import NO_SCALES, Tensor, draw
 from keras_swd.export.sizes.skeleton import (
     ANY_BATCH_OPERATORS,
     Skeleton,
@@ -21,18 +23,16 @@ ENCODINGS: dict[str, Callable[[np.ndarray], Encoded | None]] = {
     "sparse": sparse,
     "bit mask": bit_mask,
 }
-# Bytes that files take beside names, shapes and data. They were fitted to 50
-# files of 1 KB to 14 MB, whose sizes they give within half a percent.
-FILE, TENSOR, OPERATOR, SPARSE = 500, 75, 12, 106
-# The scales of an int8 tensor: a record, and for each a float and an 8-byte
-# zero point.
-SCALES = 20
-# A guess: the scale of a layer's input is known when its range is.
-INPUT_SCALE = np.float32(0.003)
-SMALLEST = 1.8e-8
-# The same after gzip, where most of a record repeats the one before.
-GZIP_FILE, GZIP_SPARSE = 225, 42
-GZIP_TENSOR = {"float32": 53, "int8": 60}
+# What is the same in every file: its signature, versions, layouts of tables.
+# Then what each kind of operator adds to these. Before and after gzip.
+FILE, KIND = 560, 20
+GZIP_FILE, GZIP_KIND = 400, 30
+# Guesses: what is known when the ranges of tensors are. Of one that comes from
+# a ReLU the zero is the lowest of the 256 values.
+INPUT_SCALE = np.float32(0.02)
+LOWEST = -128
+# The scale that the converter gives an empty channel at least.
+SMALLEST = 5e-7 / 127
 
 
 @dataclasses.dataclass
@@ -40,58 +40,36 @@ class Layout:
     """What a file holds, piece by piece.
 
     Args:
-        dtype: String: `"float32"` or `"int8"`.
-        names: List of strings, one per tensor.
-        shapes: Integer: bytes of the shapes.
-        operators: Integer: their number.
-        records: Integer: bytes of records that not every tensor has.
-        sparse: Integer: number of kernels whose places are stored.
-        kernels: List of bytes: the entries of the kernels.
-        places: Integer: bytes that say where these belong.
-        vectors: List of bytes: biases, scales, and the places of kernels'
-            entries.
+        tensors: List of `Tensor`, in the order of the file.
+        operators: List of tuples: the kind of each operator and how many
+            tensors it takes.
+        kernel_bytes: Integer: bytes of the kernels, and of what says where
+            their entries belong.
     """
 
-    dtype: str
-    names: list[str]
-    shapes: int
-    operators: int
-    records: int = 0
-    sparse: int = 0
-    places: int = 0
-    kernels: list[bytes] = dataclasses.field(default_factory=list)
-    vectors: list[bytes] = dataclasses.field(default_factory=list)
+    tensors: list[Tensor]
+    operators: list[tuple[str, int]]
+    kernel_bytes: int = 0
+
+    def __post_init__(self):
+        self._image = draw(self.tensors, [n for _, n in self.operators])
+        self._kinds = len({kind for kind, _ in self.operators})
 
     @property
     def bytes(self) -> int:
         """Bytes of the file."""
-        return (
-            FILE
-            + TENSOR * len(self.names)
-            + OPERATOR * self.operators
-            + self.records
-            + self.shapes
-            + sum(_filled(len(name) + 5, 4) for name in self.names)
-            + sum(_filled(len(x), 16) for x in self.vectors + self.kernels)
-        )
+        return FILE + KIND * self._kinds + len(self._image)
 
     @property
     def graph_bytes(self) -> int:
         """Bytes of all that is no kernel."""
-        kernels = sum(_filled(len(kernel), 16) for kernel in self.kernels)
-        return self.bytes - self.places - kernels
+        return self.bytes - self.kernel_bytes
 
     @property
     def gzip_bytes(self) -> int:
         """Bytes of the file after gzip."""
-        names = "\0\0\0\0".join(self.names).encode()
-        content = b"".join([*self.kernels, *self.vectors, names])
-        return (
-            GZIP_FILE
-            + GZIP_TENSOR[self.dtype] * len(self.names)
-            + GZIP_SPARSE * self.sparse
-            + gzip_size(content)
-        )
+        fixed = GZIP_FILE + GZIP_KIND * self._kinds
+        return fixed + gzip_size(self._image)
 
 
 def lay_out(
@@ -112,81 +90,140 @@ def lay_out(
     Returns:
         `Layout`.
     """
-    tensors, operators = list(skeleton.tensors), skeleton.operators
-    axes = sum(4 + 4 * rank for _, rank in tensors)
-    names = [name for name, _ in tensors]
-    if encoding != "bit mask":
-        # Such files are for TFLite Micro and take one sample; others take any
-        # number, which the tensors say in a second shape.
-        axes *= 2
-        names += skeleton.any_batch
-        operators += ANY_BATCH_OPERATORS * bool(skeleton.any_batch)
-    layout = Layout(dtype, names, axes, operators)
-    layout.vectors += [
-        vector.astype("float32").tobytes() for vector in skeleton.vectors
-    ]
-    if dtype == "int8":
-        layout.operators += 2
-        layout.names += ["tfl.quantize", "StatefulPartitionedCall_1:01"]
-        layout.records += (SCALES + 12) * len(tensors)
+    operators = list(_other_operators(skeleton, dtype, encoding))
+    constants: dict[str, list[Tensor]] = {
+        name: [Tensor("", values.shape, values.astype("float32").tobytes())]
+        for name, values in skeleton.vectors
+    }
+    kernel_bytes = 0
     for kernel, array in zip(skeleton.kernels, values, strict=True):
-        _add(layout, kernel, kernel.in_order(array), encoding)
-    return layout
+        bias, rounded, scales = _rounded(kernel, array, dtype)
+        stored = _stored(kernel, rounded, scales, encoding)
+        kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
+        operators.append((kernel.operation, 3))
+        if len(stored) > 1:
+            operators.append(("expand", 1))
+        if kernel.bias.size:
+            stored.append(bias)
+        constants.setdefault(kernel.names[1], []).extend(stored)
+    computed = _computed(skeleton, dtype, encoding)
+    tensors = _in_order(computed, constants, encoding)
+    if encoding == "bit mask":
+        tensors = _inside_another(tensors, skeleton.scope)
+    return Layout(tensors, operators, kernel_bytes)
 
 
-def _add(
-    layout: Layout,
+def _inside_another(tensors: list[Tensor], scope: str) -> list[Tensor]:
+    """Names them as in a model for one sample, which holds the user's."""
+    names = [t.name.replace(scope, f"functional_1/{scope}") for t in tensors]
+    return [
+        dataclasses.replace(tensor, name=name)
+        for tensor, name in zip(tensors, names, strict=True)
+    ]
+
+
+def _in_order(
+    computed: Iterable[Tensor],
+    constants: dict[str, list[Tensor]],
+    encoding: str,
+) -> list[Tensor]:
+    """Tensors as they lie in a file: those of the last operator first.
+
+    Only where zeros are left out do constants stand beside what is computed
+    with them; elsewhere they follow, those of the first operator first.
+    """
+    tensors = []
+    for tensor in computed:
+        tensors.append(tensor)
+        if encoding == "sparse":
+            tensors += constants.pop(tensor.name, [])
+    return tensors + list(itertools.chain.from_iterable(constants.values()))
+
+
+def _other_operators(
+    skeleton: Skeleton, dtype: str, encoding: str
+) -> Iterator[tuple[str, int]]:
+    """The operators that take no kernel."""
+    kinds = list(skeleton.operators)
+    if skeleton.any_batch and encoding != "bit mask":
+        kinds += ANY_BATCH_OPERATORS
+    if dtype == "int8":
+        kinds += ["quantize", "dequantize"]
+    return ((kind, 2) for kind in kinds)
+
+
+def _computed(
+    skeleton: Skeleton, dtype: str, encoding: str
+) -> Iterator[Tensor]:
+    """The tensors that are no constants of a kernel, the last one first."""
+    # Files for TFLite Micro take one sample, others any number.
+    any_batch = encoding != "bit mask"
+    shapes = list(skeleton.tensors)
+    if dtype == "int8":
+        shapes.insert(1, ("tfl.quantize", shapes[0][1]))
+        shapes.append(("StatefulPartitionedCall_1:01", shapes[-1][1]))
+    random = np.random.default_rng(0)
+    for name, shape in reversed(shapes):
+        scale = random.uniform(0.001, 0.1, int(dtype == "int8"))
+        drawn = random.integers(LOWEST, 0)
+        yield Tensor(
+            name,
+            shape,
+            scales=scale.astype("float32"),
+            zero_point=LOWEST if "Relu" in name else int(drawn),
+            any_batch=any_batch,
+        )
+    if any_batch:
+        yield from (Tensor(name, (1,)) for name in skeleton.any_batch)
+
+
+def _rounded(
+    kernel: StoredKernel, array: np.ndarray, dtype: str
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """A kernel's bias, and its values and scales in the order of a file."""
+    bias = kernel.bias.astype("float32")
+    values = kernel.in_order(array)
+    if dtype == "float32":
+        return _bias(kernel, bias, NO_SCALES), values, NO_SCALES
+    values, scales = to_int8(values, kernel.axis)
+    if not bias.size:
+        scales = np.where(scales > 0, scales, np.float32(1.0))
+        return _bias(kernel, bias, NO_SCALES), values, scales
+    # The scale of an empty channel makes the bias just fit into 31 bits.
+    fitting = np.abs(bias) / INPUT_SCALE / 2**30
+    scales = np.maximum(scales, np.maximum(fitting, SMALLEST)).astype("float32")
+    bias = (bias / (scales * INPUT_SCALE)).astype("int32")
+    return _bias(kernel, bias, scales * INPUT_SCALE), values, scales
+
+
+def _bias(
+    kernel: StoredKernel, values: np.ndarray, scales: np.ndarray
+) -> Tensor:
+    return Tensor(
+        kernel.bias_name, values.shape, values.tobytes(), scales=scales
+    )
+
+
+def _stored(
     kernel: StoredKernel,
     values: np.ndarray,
+    scales: np.ndarray,
     encoding: str,
-) -> None:
-    """Adds a kernel, its bias and their scales."""
-    bias = kernel.bias.astype("float32")
-    scales = np.zeros(0, "float32")
-    if layout.dtype == "int8":
-        values, scales = to_int8(values, kernel.axis)
-        # An empty channel gets a scale by which its bias just fits into 31
-        # bits, and at least the smallest one.
-        fitting = np.maximum(np.abs(bias) / INPUT_SCALE / 2**30, SMALLEST)
-        scales = np.where(scales > 0, scales, fitting if bias.size else 1.0)
-        scales = scales.astype("float32")
-        if bias.size:
-            bias = (bias / (scales * INPUT_SCALE)).astype("int32")
+) -> list[Tensor]:
+    """The tensors that hold a kernel, and the one that it is expanded to."""
+    name, whole = kernel.names
+    shape = values.shape
     encoded = ENCODINGS[encoding](values)
-    name = kernel.names[0]
     if encoded is None:
-        encoded = Encoded(values.tobytes())
-    elif encoding == "sparse":
-        name = kernel.names[1]
-        layout.records += SPARSE
-    tensors = [name]
-    if encoded.expanded:
-        layout.operators += 1
-        # TFLite Micro's operator takes two tensors; what belongs to a kernel
-        # has no name there.
-        tensors += [name] if encoding == "sparse" else ["", ""]
-    layout.names += tensors
-    layout.shapes += (4 + 4 * values.ndim) * len(tensors)
-    layout.kernels.append(encoded.content)
-    layout.sparse += bool(encoded.places)
-    layout.places += _filled(len(encoded.places), 16)
-    layout.vectors.append(bias.tobytes())
-    if bias.size:
-        _add_scales(layout, scales * INPUT_SCALE)
-    _add_scales(layout, scales)
-    # What lies between two copies of the scales decides whether gzip finds
-    # the second one.
-    layout.vectors.append(encoded.places)
-    if encoded.expanded and encoding == "sparse":
-        _add_scales(layout, scales)
-
-
-def _add_scales(layout: Layout, scales: np.ndarray) -> None:
-    if scales.size:
-        layout.records += SCALES
-        layout.vectors += [scales.tobytes(), bytes(8 * scales.size)]
-
-
-def _filled(size: int, unit: int) -> int:
-    """A size with the fill that puts what follows at a multiple of `unit`."""
-    return -(-size // unit) * unit
+        return [Tensor(name, shape, values.tobytes(), scales=scales)]
+    content, places = encoded.content, encoded.places
+    if encoding == "bit mask":
+        return [
+            Tensor("values", (len(content),), content),
+            Tensor("mask", (len(places),), places),
+            Tensor(name, shape, scales=scales),
+        ]
+    stored = Tensor(f"{whole}1", shape, content, places, scales)
+    if not encoded.expanded:
+        return [stored]
+    return [Tensor(f"{whole}2", shape, scales=scales), stored]

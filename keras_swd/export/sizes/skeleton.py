@@ -37,9 +37,10 @@ TENSORS: dict[type, tuple[str, ...]] = {
 }
 #: A reshape in a file for any number of samples first asks for this number.
 ANY_BATCH = ("Shape", "strided_slice/stack", "strided_slice", "Reshape/shape/1")
-#: Tensors of a file for any number of samples that others lack, and operators.
-ANY_BATCH_OPERATORS = 3
+#: The operators that compute these.
+ANY_BATCH_OPERATORS = ["Shape", "strided_slice", "stack"]
 UNNAMED = "arith.constant"
+RESULT = (1, 10)
 ONE = np.ones(1, "float32")
 
 
@@ -53,6 +54,7 @@ class StoredKernel:
         factor: Array: what normalization multiplies the filters by.
         bias: Array of the bias beside it; what normalization adds counts.
         names: Tuple of two strings: its name with its zeros and without.
+        bias_name: String: the name of the bias.
     """
 
     variable: keras.Variable
@@ -60,6 +62,7 @@ class StoredKernel:
     factor: np.ndarray
     bias: np.ndarray
     names: tuple[str, str]
+    bias_name: str
 
     @property
     def axis(self) -> int:
@@ -89,20 +92,22 @@ class Skeleton:
     Args:
         scope: String: what all names begin with.
         kernels: List of `StoredKernel`.
-        tensors: List of tuples: name and number of axes of each tensor that
-            the file computes, and of small constants.
-        vectors: List of arrays: the larger constants that are no kernels.
+        tensors: List of tuples: name and shape of each tensor that the file
+            computes, and of small constants, in order.
+        vectors: List of tuples: name and array of the larger constants that
+            are no kernels.
         any_batch: List of strings: the names of the tensors that only a file
             for any number of samples has.
-        operators: Integer: their number in a file for one sample.
+        operators: List of strings: what each other operator of a file for one
+            sample computes.
     """
 
     scope: str
     kernels: list[StoredKernel]
-    tensors: list[tuple[str, int]]
-    vectors: list[np.ndarray]
+    tensors: list[tuple[str, tuple[int, ...]]]
+    vectors: list[tuple[str, np.ndarray]]
     any_batch: list[str]
-    operators: int = 0
+    operators: list[str]
 
     def name(self, step: Step, *operations: str) -> str:
         """What a file calls the result of a layer's operations."""
@@ -123,8 +128,8 @@ def read_skeleton(model: keras.Model) -> Skeleton:
         `Skeleton`.
     """
     graph = follow(model) or _one_after_another(model)
-    skeleton = Skeleton(f"{model.name}_1", [], [], [], [])
-    skeleton.tensors.append(("serving_default_input_0:0", 4))
+    skeleton = Skeleton(f"{model.name}_1", [], [], [], [], [])
+    skeleton.tensors.append(("serving_default_input_0:0", _shape(graph, None)))
     done: set[int] = set()
     for index, step in enumerate(graph.steps):
         if index in done:
@@ -132,11 +137,9 @@ def read_skeleton(model: keras.Model) -> Skeleton:
         if type(step.layer) in OPERATIONS:
             done |= _add_kernel(skeleton, graph, index)
         elif isinstance(step.layer, SEPARABLE):
-            _add_separable(skeleton, step)
+            _add_separable(skeleton, graph, index)
         else:
-            relu = _next(graph, index, _is_relu)
-            _add_other(skeleton, step, [graph.steps[i] for i in relu])
-            done |= relu
+            done |= _add_other(skeleton, graph, index)
     return skeleton
 
 
@@ -205,27 +208,30 @@ def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
         bias = np.zeros(filters, "float32")
         parts.append(own)
     whole = ";".join(parts)
-    kernel = StoredKernel(layer.kernel, operation, factor, bias, (own, whole))
-    _add_stored(skeleton, kernel, bias_name)
+    kernel = StoredKernel(
+        layer.kernel, operation, factor, bias, (own, whole), bias_name
+    )
+    shape = _shape(graph, max(relu, default=last))
+    _add_stored(skeleton, kernel, shape)
     if not (linear or _fused(layer)):
-        _add_result(skeleton, step, layer.activation.__name__)
+        function = layer.activation.__name__
+        skeleton.operators.append(function)
+        skeleton.tensors.append((skeleton.name(step, function), shape))
     return norm | relu
 
 
 def _add_stored(
-    skeleton: Skeleton, kernel: StoredKernel, bias_name: str
+    skeleton: Skeleton, kernel: StoredKernel, shape: tuple[int, ...]
 ) -> None:
-    """Adds one kernel, its bias and its operator."""
+    """Adds one kernel and what is computed with it, of this shape."""
     skeleton.kernels.append(kernel)
-    if kernel.bias.size:
-        skeleton.tensors.append((bias_name, 1))
-    rank = 2 if kernel.operation == "MatMul" else 4
-    skeleton.tensors.append((kernel.names[1], rank))
-    skeleton.operators += 1
+    skeleton.tensors.append((kernel.names[1], shape))
 
 
-def _add_separable(skeleton: Skeleton, step: Step) -> None:
+def _add_separable(skeleton: Skeleton, graph: Graph, index: int) -> None:
     """Adds the two kernels of a separable convolution."""
+    step = graph.steps[index]
+    shape = _shape(graph, index)
     layer: Any = step.layer
     own = skeleton.name(step, "separable_conv2d")
     depthwise = f"{own}/depthwise"
@@ -233,9 +239,9 @@ def _add_separable(skeleton: Skeleton, step: Step) -> None:
     channels = variable.shape[-1] * variable.shape[-2]
     bias = np.zeros(channels, "float32")
     kernel = StoredKernel(
-        variable, "depthwise", ONE, bias, (depthwise, depthwise)
+        variable, "depthwise", ONE, bias, (depthwise, depthwise), UNNAMED
     )
-    _add_stored(skeleton, kernel, UNNAMED)
+    _add_stored(skeleton, kernel, shape)
     parts = ["Relu"] if _fused(layer) else []
     parts += ["BiasAdd", "separable_conv2d", "Squeeze"]
     whole = skeleton.name(step, *parts)
@@ -245,32 +251,43 @@ def _add_separable(skeleton: Skeleton, step: Step) -> None:
         else np.zeros(layer.filters, "float32")
     )
     kernel = StoredKernel(
-        layer.pointwise_kernel, "convolution", ONE, bias, (own, whole)
+        layer.pointwise_kernel, "convolution", ONE, bias, (own, whole), whole
     )
-    _add_stored(skeleton, kernel, whole)
+    _add_stored(skeleton, kernel, shape)
 
 
-def _add_other(skeleton: Skeleton, step: Step, relu: list[Step]) -> None:
+def _add_other(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     """Adds a layer that has no kernel, or one whose zeros always stay."""
-    rank = len(step.shapes[0]) if step.shapes else 2
-    tensors = TENSORS.get(type(step.layer), (step.layer.name,))
-    skeleton.operators += (len(tensors) + 1) // 2
-    skeleton.tensors += [(skeleton.name(step, t), rank) for t in tensors[:-1]]
-    parts = [skeleton.name(r, "Relu") for r in relu]
+    step = graph.steps[index]
+    relu = _next(graph, index, _is_relu)
+    shape = _shape(graph, max(relu, default=index))
+    kind = type(step.layer)
+    tensors = TENSORS.get(kind, (step.layer.name,))
+    skeleton.operators += [kind.__name__] * ((len(tensors) + 1) // 2)
+    skeleton.tensors += [(skeleton.name(step, t), shape) for t in tensors[:-1]]
+    parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
     parts.append(skeleton.name(step, tensors[-1]))
-    skeleton.tensors.append((";".join(parts), rank))
+    skeleton.tensors.append((";".join(parts), shape))
     if tensors[-1] == "Reshape":
         skeleton.any_batch += [skeleton.name(step, t) for t in ANY_BATCH]
         skeleton.any_batch.append(UNNAMED)
     weights = getattr(step.layer, "weights", ())
     if isinstance(step.layer, layers.BatchNormalization):
         weights = step.layer.weights[:2]
-    skeleton.vectors += [to_numpy(weight) for weight in weights]
+    skeleton.vectors += [(weight.path, to_numpy(weight)) for weight in weights]
+    return relu
 
 
-def _add_result(skeleton: Skeleton, step: Step, function: str) -> None:
-    skeleton.operators += 1
-    skeleton.tensors.append((skeleton.name(step, function), 2))
+def _shape(graph: Graph, index: int | None) -> tuple[int, ...]:
+    """The shape of what step `index` makes, `None` for an input, one sample.
+
+    A result that no other step takes is like that of a classifier.
+    """
+    for step in graph.steps:
+        if index in step.inputs and step.shapes:
+            shape = step.shapes[step.inputs.index(index)]
+            return tuple(side or 1 for side in shape)
+    return RESULT
 
 
 def _normalized(skeleton: Skeleton, norm: Step, operation: str) -> str:
