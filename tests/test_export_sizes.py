@@ -480,3 +480,13 @@ def test_bits_must_be_positive(bits):
 def test_a_mobilenet_is_predicted_within_3_percent(tmp_path):
     model = keras.applications.MobileNetV2((96, 96, 3), weights=None)
     check_predictions(model, 0.9, tmp_path, 0.03)
+
+
+class Doubled(keras.layers.Dense):
+    """A layer that Keras does not know."""
+
+
+def test_a_layer_that_is_not_of_keras_is_refused():
+    model = keras.Sequential([keras.Input((8,)), Doubled(4, name="mine")])
+    with pytest.raises(ValueError, match=r"'mine' is a Doubled.*`to_tflite`"):
+        plan_sizes(model)

@@ -139,7 +139,8 @@ def plan_sizes(
         `SizePlan`; printed, it is a table.
 
     Raises:
-        ValueError: If an argument does not fit, or the model is not built.
+        ValueError: If an argument does not fit, the model is not built, or a
+            layer with weights is none of Keras' own.
 
     Example:
 

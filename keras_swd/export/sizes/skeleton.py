@@ -126,8 +126,13 @@ def read_skeleton(model: keras.Model) -> Skeleton:
 
     Returns:
         `Skeleton`.
+
+    Raises:
+        ValueError: If a layer with weights is none of Keras' own.
     """
     graph = follow(model) or _one_after_another(model)
+    for step in graph.steps:
+        _check_known(step.layer)
     skeleton = Skeleton(f"{model.name}_1", [], [], [], [], [])
     skeleton.tensors.append(("serving_default_input_0:0", _shape(graph, None)))
     done: set[int] = set()
@@ -141,6 +146,17 @@ def read_skeleton(model: keras.Model) -> Skeleton:
         else:
             done |= _add_other(skeleton, graph, index)
     return skeleton
+
+
+def _check_known(layer: Any) -> None:
+    """Raises if a layer stores weights in a way that cannot be foreseen."""
+    own = type(layer).__module__.startswith("keras.")
+    if not own and getattr(layer, "weights", ()):
+        raise ValueError(
+            f"Layer {layer.name!r} is a {type(layer).__name__}, none of "
+            "Keras' own, so what a file stores of it cannot be told before. "
+            "Convert the model with `to_tflite`, which reports the sizes."
+        )
 
 
 def _one_after_another(model: keras.Model) -> Graph:
