@@ -43,7 +43,7 @@ def strip(model: keras.Model) -> keras.Model:
     >>> strip(model).layers[0].kernel_regularizer is None
     True
     """
-    return _rebuild(model, _without_pruning, after=_detach)
+    return _rebuild(model, without_pruning, after=_detach)
 
 
 def with_regularizer(
@@ -147,15 +147,15 @@ def _walk(model, trail: str = ""):
             yield from _walk(layer, path)
 
 
-def _without_pruning(part):
+def without_pruning(part):
     """Replaces the configuration of our regularizers by None, at any depth."""
     if isinstance(part, (list, tuple)):
-        return type(part)(_without_pruning(p) for p in part)
+        return type(part)(without_pruning(p) for p in part)
     if not isinstance(part, dict):
         return part
     if str(part.get("registered_name")).startswith("keras_swd>"):
         return None
-    return {key: _without_pruning(value) for key, value in part.items()}
+    return {key: without_pruning(value) for key, value in part.items()}
 
 
 def _detach(model: keras.Model) -> None:
@@ -186,7 +186,7 @@ def _rebuild(
             f"Model {model.name!r} is not built, so it has no weights to keep. "
             "Call it on data, or `model.build(input_shape)`, first."
         )
-    with keras.saving.custom_object_scope(_own_objects(model)):
+    with keras.saving.custom_object_scope(own_objects(model)):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
@@ -201,12 +201,12 @@ def _rebuild(
         if after is not None:
             after(twin)
     if model.compiled:
-        _compile_alike(twin, model)
+        compile_alike(twin, model)
     twin.set_weights(model.get_weights())
     return twin
 
 
-def _own_objects(model: keras.Model) -> dict[str, type]:
+def own_objects(model: keras.Model) -> dict[str, type]:
     """The classes of a model's layers that Keras does not know."""
     classes = {type(layer) for layer in _all_layers(model)}
     return {
@@ -216,7 +216,7 @@ def _own_objects(model: keras.Model) -> dict[str, type]:
     }
 
 
-def _compile_alike(twin: keras.Model, model: keras.Model) -> None:
+def compile_alike(twin: keras.Model, model: keras.Model) -> None:
     """Compiles `twin` with what `model` was compiled with."""
     if type(model).compile is not keras.Model.compile:
         warnings.warn(

@@ -1,0 +1,104 @@
+"""Building a model again from layers with fewer channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_swd.coupling.graph import graph_of, interpret
+from keras_swd.rebuilding import own_objects, without_pruning
+from keras_swd.shrinking.cutting import Cut
+
+
+def build(model: keras.Model, cut: Cut) -> keras.Model:
+    """Builds a model again without the channels that are cut.
+
+    Args:
+        model: Built Keras model, Sequential or functional.
+        cut: `Cut`: the layers' configurations and weights.
+
+    Returns:
+        A new `keras.Model` with layers of its own, also within.
+
+    Raises:
+        ValueError: If a layer cannot be built from its configuration.
+    """
+    twins: dict[Any, Any] = {}
+    with keras.saving.custom_object_scope(own_objects(model)):
+        twin = _twin(model, cut, twins)
+    for operation, copy in twins.items():
+        if isinstance(operation, keras.layers.Layer) and copy is not operation:
+            _copy_state(operation, copy, cut)
+    return twin
+
+
+def _twin(operation: Any, cut: Cut, twins: dict[Any, Any]) -> Any:
+    """Returns what stands for an operation in the new model."""
+    if operation not in twins:
+        function = graph_of(operation)
+        if isinstance(operation, keras.Sequential) and function is not None:
+            twins[operation] = _sequential(operation, function, cut, twins)
+        elif function is not None:
+            twins[operation] = _functional(operation, function, cut, twins)
+        elif isinstance(operation, keras.layers.Lambda):
+            # Its function may not survive a configuration; it has no state.
+            twins[operation] = operation
+        else:
+            twins[operation] = _alone(operation, cut)
+    return twins[operation]
+
+
+def _alone(operation: Any, cut: Cut) -> Any:
+    try:
+        config = without_pruning(cut.config(operation))
+        return type(operation).from_config(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"Layer {operation.name!r} of class {type(operation).__name__} "
+            "cannot be built again from its configuration. Give the class "
+            f"`get_config()` and `from_config()`. Cause: {error}"
+        ) from error
+
+
+def _sequential(
+    model: keras.Sequential, function: Any, cut: Cut, twins: dict[Any, Any]
+) -> keras.Sequential:
+    inputs = [tensor._keras_history.operation for tensor in function.inputs]
+    parts = [_twin(layer, cut, twins) for layer in (*inputs, *model.layers)]
+    return keras.Sequential(parts, name=model.name)
+
+
+def _functional(
+    model: keras.Model, function: Any, cut: Cut, twins: dict[Any, Any]
+) -> keras.Model:
+    entered = {}
+
+    def enter(layer: Any, tensor: Any) -> Any:
+        entered[id(tensor)] = _twin(layer, cut, twins).output
+        return entered[id(tensor)]
+
+    def call(node: Any, tensors: dict[int, Any]) -> list[Any]:
+        args, kwargs = node.arguments.fill_in(tensors)
+        made = _twin(node.operation, cut, twins)(*args, **kwargs)
+        return keras.tree.flatten(made)
+
+    outputs = interpret(function, function.inputs, enter, call)
+    inputs = [entered[id(tensor)] for tensor in function.inputs]
+    return keras.Model(
+        keras.tree.pack_sequence_as(function.input, inputs),
+        keras.tree.pack_sequence_as(function.output, outputs),
+        name=model.name,
+    )
+
+
+def _copy_state(layer: Any, copy: Any, cut: Cut) -> None:
+    if graph_of(layer) is not None:
+        return
+    if not cut.touches(layer):
+        copy.set_weights(layer.get_weights())
+        if hasattr(copy, "finalize_state"):
+            # `Normalization` keeps more than its weights.
+            copy.finalize_state()
+        return
+    copy.set_weights(cut.weights(layer))

@@ -1,0 +1,106 @@
+"""Comparing a smaller model with the one that it came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_swd.coupling.graph import graph_of
+
+#: Largest relative difference, by the type in which a model computes.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-5}
+TOLERANCE_OF_HALVES = 2e-2
+#: Of the samples' values: models that take images from 0 to 255 scale them
+#: down, and would see nothing but zeros in small ones.
+SCALES = (1.0, 128.0)
+#: Sizes to try in turn for axes that a model leaves open.
+OPEN_SIZES = (32, 96, 224)
+
+
+def verify(model: keras.Model, twin: keras.Model) -> float:
+    """Runs both models on random input and compares what they return.
+
+    Args:
+        model: Built Keras model.
+        twin: The model that is to return the same.
+
+    Returns:
+        Float: the largest difference, divided by the largest value that
+        `model` returns for the same sample at the same output.
+
+    Raises:
+        ValueError: If it is too large, or the models cannot be run on random
+            input.
+    """
+    inputs, expected = _run_on_random(model)
+    found = keras.tree.flatten(twin(inputs, training=False))
+    pairs = zip(expected, map(_values, found), strict=True)
+    # Not `max`, which may pass over NaN.
+    difference = float(np.max([_difference(e, f) for e, f in pairs]))
+    tolerance = _tolerance(model)
+    # NaN is not below any tolerance.
+    if not difference <= tolerance:
+        raise ValueError(
+            f"Model {model.name!r} cannot be shrunk: on random input, the "
+            "smaller model's outputs differ by up to "
+            f"{difference:.1e} of the largest value, more than {tolerance:g}. "
+            "Please report this with the model's configuration."
+        )
+    return difference
+
+
+def _tolerance(model: keras.Model) -> float:
+    dtypes = {layer.compute_dtype for layer in model.layers}
+    dtypes |= {model.compute_dtype}
+    return max(TOLERANCES.get(d, TOLERANCE_OF_HALVES) for d in dtypes)
+
+
+def _values(tensor: Any) -> np.ndarray:
+    return ops.convert_to_numpy(ops.cast(tensor, "float32")).astype("float64")
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference, relative to the sample's largest value."""
+    finite = np.isfinite(expected)
+    if not finite.any():
+        return float("nan")
+    expected = np.where(finite, expected, 0.0)
+    gaps = np.abs(np.where(finite, found, 0.0) - expected)
+    rest = tuple(range(1, expected.ndim))
+    largest = np.max(np.abs(expected), rest, initial=0.0)
+    gap = np.max(gaps, rest, initial=0.0)
+    return float(np.max(gap / np.where(largest > 0.0, largest, 1.0)))
+
+
+def _run_on_random(model: keras.Model) -> tuple[Any, list[np.ndarray]]:
+    """Returns random inputs of a model, and its outputs for them."""
+    random = np.random.default_rng(0)
+    cause: Exception | None = None
+    for size in OPEN_SIZES:
+        try:
+            inputs = keras.tree.map_structure(
+                lambda tensor, size=size: _random_like(tensor, size, random),
+                graph_of(model).input,
+            )
+            outputs = keras.tree.flatten(model(inputs, training=False))
+            return inputs, [_values(tensor) for tensor in outputs]
+        except Exception as error:
+            cause = error
+    raise ValueError(
+        f"Model {model.name!r} cannot be shrunk, since it cannot be run on "
+        f"random input to verify the result. Cause: {cause}"
+    ) from cause
+
+
+def _random_like(
+    tensor: Any, size: int, random: np.random.Generator
+) -> np.ndarray:
+    shape = [size if n is None else n for n in tensor.shape]
+    shape[0] = tensor.shape[0] or len(SCALES)
+    if keras.backend.is_float_dtype(tensor.dtype):
+        scales = np.resize(SCALES, (shape[0], *[1] * (len(shape) - 1)))
+        return (scales * random.normal(size=shape)).astype(tensor.dtype)
+    return random.integers(2, size=shape).astype(tensor.dtype)

@@ -1,0 +1,179 @@
+"""Networks drawn by hypothesis from all layer types that are followed."""
+
+import keras
+from hypothesis import strategies as st
+
+layers = keras.layers
+SIZE = 8
+ACTIVATIONS = ["linear", "relu", "sigmoid", "gelu", "hard_silu", "tanh"]
+
+
+def convolve(draw, x, filters=None):
+    filters = filters or draw(st.integers(1, 6))
+    groups = 1
+    if filters % 2 == 0 and x.shape[-1] % 2 == 0:
+        groups = draw(st.sampled_from([1, 2]))
+    return layers.Conv2D(
+        filters,
+        draw(st.sampled_from([1, 2, 3])),
+        groups=groups,
+        padding="same",
+        use_bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )(x)
+
+
+def normalize(draw, x):
+    return layers.BatchNormalization(
+        scale=draw(st.booleans()), center=draw(st.booleans())
+    )(x)
+
+
+def activate(draw, x):
+    kind = draw(st.sampled_from(["relu", "leaky", "prelu", "op", "dropout"]))
+    if kind == "prelu":
+        shared = draw(st.sampled_from([None, [1, 2]]))
+        start = keras.initializers.Constant(0.2)
+        return layers.PReLU(start, shared_axes=shared)(x)
+    if kind == "op":
+        return keras.ops.relu6(x + 3.0) * 0.2
+    return {
+        "relu": layers.ReLU(6.0),
+        "leaky": layers.LeakyReLU(),
+        "dropout": layers.SpatialDropout2D(0.3),
+    }[kind](x)
+
+
+def filter_each(draw, x):
+    return layers.DepthwiseConv2D(
+        3,
+        padding="same",
+        depth_multiplier=draw(st.integers(1, 2)),
+        use_bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )(x)
+
+
+def group_each(draw, x):
+    channels = x.shape[-1]
+    times = draw(st.integers(1, 2))
+    return layers.Conv2D(channels * times, 3, padding="same", groups=channels)(
+        x
+    )
+
+
+def separate(draw, x):
+    return layers.SeparableConv2D(
+        draw(st.integers(1, 6)),
+        3,
+        padding="same",
+        depth_multiplier=draw(st.integers(1, 2)),
+        use_bias=draw(st.booleans()),
+    )(x)
+
+
+def resample(draw, x):
+    """Half the size and back."""
+    kind = draw(st.sampled_from(["max", "average", "crop", "up"]))
+    if kind == "crop":
+        return layers.ZeroPadding2D(1)(layers.Cropping2D(1)(x))
+    if kind == "up":
+        up = layers.Conv2DTranspose(draw(st.integers(1, 4)), 2, 2)
+        return up(layers.AveragePooling2D(2)(x))
+    pooling = layers.MaxPooling2D if kind == "max" else layers.AveragePooling2D
+    return layers.UpSampling2D(interpolation="bilinear")(
+        pooling(3, 2, padding="same")(x)
+    )
+
+
+def merge(draw, x):
+    kind = draw(
+        st.sampled_from(
+            [
+                layers.Add,
+                layers.Average,
+                layers.Subtract,
+                layers.Multiply,
+                layers.Maximum,
+            ]
+        )
+    )
+    return kind()([x, convolve(draw, x, x.shape[-1])])
+
+
+def concatenate(draw, x):
+    return layers.Concatenate()([convolve(draw, x), x])
+
+
+def excite(draw, x):
+    channels = x.shape[-1]
+    y = layers.GlobalAveragePooling2D()(x)
+    y = layers.Reshape((1, 1, channels))(y)
+    y = layers.Conv2D(draw(st.integers(1, 3)), 1, activation="relu")(y)
+    y = layers.Conv2D(channels, 1, activation="sigmoid")(y)
+    return x * y
+
+
+def nest(draw, x):
+    inputs = keras.Input(x.shape[1:])
+    inner = keras.Model(inputs, convolve(draw, normalize(draw, inputs)))
+    if draw(st.booleans()) and inner.output.shape == x.shape:
+        x = inner(x)
+    return inner(x, training=False)
+
+
+def use_twice(draw, x):
+    layer = layers.Conv2D(x.shape[-1], 3, padding="same", activation="relu")
+    return layer(layer(x))
+
+
+def shuffle(draw, x):
+    channels = x.shape[-1]
+    if channels % 2:
+        return x
+    y = layers.Reshape((SIZE, SIZE, 2, channels // 2))(x)
+    return layers.Reshape((SIZE, SIZE, channels))(
+        layers.Permute((1, 2, 4, 3))(y)
+    )
+
+
+def leave(draw, x):
+    """A layer that is not followed."""
+    kinds = [layers.LayerNormalization, layers.UnitNormalization]
+    return draw(st.sampled_from(kinds))()(x)
+
+
+STEPS = [
+    activate,
+    concatenate,
+    convolve,
+    excite,
+    filter_each,
+    group_each,
+    leave,
+    merge,
+    nest,
+    normalize,
+    resample,
+    separate,
+    shuffle,
+    use_twice,
+]
+
+
+def draw_network(draw):
+    """Returns a functional model of two inputs and two outputs.
+
+    No strategy of its own: Keras draws seeds, which strategies may not.
+    """
+    image, vector = keras.Input((SIZE, SIZE, 3)), keras.Input((4,))
+    x = convolve(draw, image, draw(st.integers(2, 6)))
+    for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=6)):
+        x = step(draw, x)
+    strided = layers.Conv2D(4, 3, strides=2, activation="relu")(x)
+    ends = [layers.Flatten()(strided), layers.GlobalMaxPooling2D()(x)]
+    end = ends[draw(st.integers(0, 1))]
+    y = layers.Dense(draw(st.integers(1, 6)), activation="relu")(vector)
+    y = layers.Concatenate()([layers.Dense(5, activation="elu")(end), y])
+    y = layers.Dense(2, activation="softmax")(y)
+    return keras.Model([image, vector], {"class": y, "map": strided})
