@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_swd.channels import Place
 from keras_swd.configured import Configured
-from keras_swd.operations import kernel_positions
+from keras_swd.operations import kernel_uses
 
 #: From the units that stay, a boolean array, to what is left of the model.
 Cost = Callable[[np.ndarray], int]
@@ -133,7 +133,8 @@ class Operations(Budget):
 
     def factors(self, model):
         """Returns at how many positions each kernel is applied."""
-        return kernel_positions(model)
+        uses = kernel_uses(model)
+        return {key: use.positions for key, use in uses.items()}
 
 
 def fewest(
