@@ -6,14 +6,20 @@ from keras_swd.allocation import LAMP as LAMP
 from keras_swd.allocation import ErdosRenyi as ErdosRenyi
 from keras_swd.allocation import GlobalRanking as GlobalRanking
 from keras_swd.allocation import Uniform as Uniform
+from keras_swd.budgets import Operations as Operations
+from keras_swd.budgets import Parameters as Parameters
 from keras_swd.callbacks import PruningScheduler as PruningScheduler
 from keras_swd.criteria import Magnitude as Magnitude
 from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
+from keras_swd.granularity import CoupledChannels as CoupledChannels
 from keras_swd.granularity import Unstructured as Unstructured
 from keras_swd.rebuilding import strip as strip
 from keras_swd.rebuilding import with_regularizer as with_regularizer
+from keras_swd.regularizers.network_slimming import (
+    NetworkSlimming as NetworkSlimming,
+)
 from keras_swd.regularizers.selective_weight_decay import (
     SelectiveWeightDecay as SelectiveWeightDecay,
 )
@@ -23,5 +29,6 @@ from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear
 from keras_swd.schedules import Polynomial as Polynomial
+from keras_swd.shrinking import shrink as shrink
 
 __version__ = "0.1.0"

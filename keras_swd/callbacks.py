@@ -7,21 +7,21 @@ import numpy as np
 
 from keras_swd import forecast
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.kernels import (
-    Kernel,
+from keras_swd.budgets import Budget
+from keras_swd.kernels import Choice
+from keras_swd.prunable import (
+    Attached,
+    Prunable,
     all_finite,
     apply_masks,
     check_finite,
-    check_kernels,
-    count_removals,
-    find_kernels,
+    check_target,
     share_masked,
     share_of_norm,
 )
-from keras_swd.regularizers.base import Controls, PruningRegularizer
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Exponential, Schedule, check_progress
-from keras_swd.selection import check_count, check_sparsity
+from keras_swd.selection import check_count
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
@@ -117,7 +117,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def __init__(
         self,
-        sparsity: float | None = None,
+        sparsity: float | Budget | None = None,
         schedule: Schedule | None = None,
         allocation: Allocation | None = None,
         total_steps: int | None = None,
@@ -126,7 +126,7 @@ class PruningScheduler(keras.callbacks.Callback):
         remove_at: float = 1.0,
     ):
         super().__init__()
-        self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+        self.sparsity = check_target(sparsity)
         self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
         if not isinstance(self.schedule, Schedule):
             raise ValueError(
@@ -155,11 +155,11 @@ class PruningScheduler(keras.callbacks.Callback):
         self._find_steps()
         self._epoch = 0
         self._done = 0.0
-        self._kernels: list[Kernel] = []
-        self._groups: list[tuple[PruningRegularizer, Controls, list[int]]] = []
+        self._prunable: Prunable | None = None
+        self._attached: list[Attached] = []
         self._period = None
         self._counts: list[int] = []
-        self._thresholds: list[float] = []
+        self._choices: list[Choice] = []
         self._masks: list[np.ndarray] = []
         self._strength = self._coming = 0.0
         self._warned: set[str] = set()
@@ -174,7 +174,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
         model = self._up_to_date_model()
-        if not self._kernels:
+        if self._prunable is None:
             if not model.built:  # its first step builds it
                 return
             self._attach()
@@ -187,8 +187,8 @@ class PruningScheduler(keras.callbacks.Callback):
         first = not self._counts
         self._select(progress)
         self._coming = self.schedule(progress)
-        for _, controls, places in self._groups:
-            controls.set(self._coming, [self._thresholds[i] for i in places])
+        for attached in self._attached:
+            attached.set(self._coming, self._choices)
         if first:
             self._warn_of_forecast(progress)
 
@@ -198,7 +198,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._batches = batch + 1
         if self._masks:
             self._up_to_date_model()
-            apply_masks(self._kernels, self._masks)
+            apply_masks(self._prunable.weights, self._masks)
         elif self._counts:
             # Not in `on_train_batch_begin`: where data end unforeseen, Keras
             # begins a step that never runs.
@@ -209,18 +209,23 @@ class PruningScheduler(keras.callbacks.Callback):
         self._up_to_date_model()
         if self.params.get("steps") is None:
             self._steps_per_epoch = self._batches
-        if not self._kernels:
+        if self._prunable is None:
             self._attach()
         logs = {} if logs is None else logs
         masks = self._masks or self._present_masks()
         logs["sparsity"] = share_masked(masks)
         logs["swd_strength"] = 0.0 if self._masks else self._strength
-        logs["swd_threshold"] = max(self._thresholds, default=-1.0)
-        logs["swd_residual"] = share_of_norm(self._kernels, masks)
+        logs["swd_threshold"] = max(
+            (choice.threshold for choice in self._choices), default=-1.0
+        )
+        logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
         if self.monitor_data is not None:
             logs.update(
                 metrics_if_removed(
-                    self.model, self._kernels, masks, self.monitor_data
+                    self.model,
+                    self._prunable.weights,
+                    masks,
+                    self.monitor_data,
                 )
             )
 
@@ -229,10 +234,12 @@ class PruningScheduler(keras.callbacks.Callback):
         self._up_to_date_model()
         if self._masks:
             # Averaged weights, e.g., are put in place when the run ends.
-            apply_masks(self._kernels, self._masks)
+            apply_masks(self._prunable.weights, self._masks)
             return
         if self._done < 1.0 - 0.5 / self._total:
-            residual = share_of_norm(self._kernels, self._present_masks())
+            residual = share_of_norm(
+                self._prunable.weights, self._present_masks()
+            )
             self._release()
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
@@ -255,21 +262,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
-        kernels = find_kernels(self.model)
-        check_kernels(kernels, self.sparsity, self.model)
-        self._kernels = kernels
-        self._units = [kernel.unit_scores().size for kernel in kernels]
-        members: dict[int, list[int]] = {}
-        for i, kernel in enumerate(kernels):
-            members.setdefault(id(kernel.regularizer), []).append(i)
-        new = []
-        for places in members.values():
-            regularizer = kernels[places[0]].regularizer
-            variables = [kernels[i].variable for i in places]
-            controls, is_new = regularizer.attach(variables, self.model)
-            self._groups.append((regularizer, controls, places))
-            new.append(is_new)
-        if any(new) and getattr(self.model, "train_function", None):
+        self._prunable = Prunable(self.model, self.sparsity, self.allocation)
+        self._attached, new = self._prunable.attach(self.model)
+        if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
             self.model.make_train_function(force=True)
 
@@ -295,54 +290,44 @@ class PruningScheduler(keras.callbacks.Callback):
 
     # Selection --------------------------------------------------------------
 
-    def _count(self) -> list[int]:
-        return count_removals(self._kernels, self.sparsity, self.allocation)
-
     def _select(self, progress: float) -> None:
         """Renews the counts where they are due, and all thresholds."""
         period = int(progress * (self.reallocations or self._total))
         if period != self._period:
             self._period = period
-            self._counts = self._count()
+            self._counts = self._prunable.counts()
             # While the decay is weak, the ranking still mirrors initial values.
             if self.schedule(progress) >= SETTLING * self.schedule(1.0):
                 self._warn_of_collapse()
-        guesses = self._thresholds or [-1.0] * len(self._kernels)
-        self._thresholds = [
-            kernel.threshold(count, guess)
-            for kernel, count, guess in zip(
-                self._kernels, self._counts, guesses, strict=True
-            )
-        ]
+        self._choices = self._prunable.choose(self._counts, self._choices)
 
     def _present_masks(self) -> list[np.ndarray]:
         if not self._counts:
-            self._counts = self._count()
-        return [
-            kernel.mask(count)
-            for kernel, count in zip(self._kernels, self._counts, strict=True)
-        ]
+            self._counts = self._prunable.counts()
+        return self._prunable.masks(self._prunable.choose(self._counts))
 
     def _remove(self) -> None:
         """Zeroes the selected units for good."""
-        check_finite(self._kernels)
+        check_finite(self._prunable.weights)
         self._masks = self._present_masks()
-        self._thresholds = [-1.0] * len(self._kernels)
+        self._choices = []
         self._release()
-        apply_masks(self._kernels, self._masks)
-        for kernel, mask in zip(self._kernels, self._masks, strict=True):
-            if kernel.values()[~mask].any():
+        apply_masks(self._prunable.weights, self._masks)
+        for weight, mask in zip(
+            self._prunable.weights, self._masks, strict=True
+        ):
+            if weight.values()[~mask].any():
                 self._warn_once(
-                    kernel.path,
-                    f"Kernel {kernel.path!r} kept weights that were set to "
+                    weight.path,
+                    f"Kernel {weight.path!r} kept weights that were set to "
                     "zero, so it misses its target. Something else assigns "
                     "to it.",
                 )
 
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
-        for _, controls, _ in self._groups:
-            controls.release()
+        for attached in self._attached:
+            attached.controls.release()
 
     # Warnings ---------------------------------------------------------------
 
@@ -353,17 +338,15 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_collapse(self) -> None:
         """Warns of kernels that are about to lose nearly all their units."""
-        for kernel, units, count in zip(
-            self._kernels, self._units, self._counts, strict=True
-        ):
-            kept = units - count
-            few = kept < min(FEW_UNITS, units / 10)
+        for units, count in zip(self._prunable.sets, self._counts, strict=True):
+            kept = units.size - count
+            few = kept < min(FEW_UNITS, units.size / 10)
             # What diverged has no lowest units; removal will refuse it.
-            if few and all_finite(self._kernels):
+            if few and all_finite(self._prunable.weights):
                 self._warn_once(
-                    kernel.path,
-                    f"Kernel {kernel.path!r} is about to keep {kept} of its "
-                    f"{units} units, which may break the network. Use "
+                    units.path,
+                    f"Kernel {units.path!r} is about to keep {kept} of its "
+                    f"{units.size} units, which may break the network. Use "
                     "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
                     "give its regularizer a `sparsity` of its own.",
                 )
@@ -371,11 +354,11 @@ class PruningScheduler(keras.callbacks.Callback):
     def _decay(self, progress: float) -> float:
         """The strongest decay of a selected weight at `progress`."""
         strength = self.schedule(min(progress, 1.0))
-        return max(r.decay(strength) for r, _, _ in self._groups)
+        return max(a.regularizer.decay(strength) for a in self._attached)
 
     def _warn_of_instability(self) -> None:
         """Warns if the decay of this epoch's last step is too strong."""
-        if self._masks or not self._groups:
+        if self._masks or not self._attached:
             return
         end = (self._epoch + 1) * self._steps_per_epoch / self._total
         optimizer = getattr(self.model, "optimizer", None)
@@ -391,7 +374,7 @@ class PruningScheduler(keras.callbacks.Callback):
         left = forecast.share_left(
             optimizer,
             self._decay,
-            max(self._thresholds),
+            max(choice.threshold for choice in self._choices),
             total_steps=self._total,
             begin=progress,
             end=self.remove_at,

@@ -17,6 +17,10 @@ class Granularity(Configured):
     outside compiled steps.
     """
 
+    #: Whether a unit spans several weights of a model, so that only the
+    #: model's graph tells the units.
+    coupled = False
+
     @property
     def fixed_sparsity(self) -> float | None:
         """Share of units that this granularity always removes, or None."""
@@ -136,6 +140,47 @@ class Channel(Granularity):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"axis": self.axis}
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class CoupledChannels(Granularity):
+    """A unit is a channel of the model, on all the weights that share it.
+
+    A filter of a convolution, its place in the normalization behind it, its
+    place in what is added to it and the inputs that take it can only be cut
+    together; `keras_swd.find_coupling` tells which. What `PruningScheduler`
+    then removes, `shrink` cuts out.
+
+    The penalty falls on the weights that carry the regularizer, and these
+    become zero: give it to `gamma` and `beta` of `BatchNormalization`, and the
+    score of a channel is `|gamma|`; or also to the kernels before and behind
+    it. Without a normalization that carries it, the score is the mean
+    magnitude of the channel's entries. `keras_swd.with_regularizer` places it
+    on every normalization, or with `kernels=True` on every kernel too.
+
+    Every set of coupled channels keeps one, unless `may_empty`.
+
+    Args:
+        kernels: Boolean, whether `with_regularizer` places the regularizer on
+            kernels too. Defaults to `False`.
+        may_empty: Boolean, whether a layer may lose all its channels. Defaults
+            to `False`.
+
+    Reference:
+        Tessier et al. 2022, arXiv 2011.10520: structured pruning, of which
+        `kernels=True` is the form that also decays filters. One ranking over
+        coupled channels is ours.
+    """
+
+    coupled = True
+
+    def __init__(self, kernels: bool = False, may_empty: bool = False):
+        self.kernels = bool(kernels)
+        self.may_empty = bool(may_empty)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"kernels": self.kernels, "may_empty": self.may_empty}
 
 
 @keras.saving.register_keras_serializable("keras_swd")

@@ -1,16 +1,20 @@
-"""The prunable kernels of a model: their values, scores and shares."""
+"""A kernel whose units are penalised, and removed, by themselves."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.allocation import Allocation
 from keras_swd.granularity import Unstructured
 from keras_swd.host import read
-from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
+from keras_swd.regularizers.base import (
+    PruningRegularizer,
+    Threshold,
+    pruning_regularizer,
+)
 from keras_swd.selection import (
     lowest_units,
     threshold_of_units,
@@ -19,11 +23,34 @@ from keras_swd.selection import (
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which units of a set are the lowest now.
+
+    Args:
+        count: Integer, how many.
+        threshold: Float: they score at or below it.
+        lowest: Boolean array of shape `(units,)`, exactly `count` true; None
+            for kernels, where the threshold serves.
+    """
+
+    count: int
+    threshold: float
+    lowest: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A variable and the pruning regularizer that it carries."""
+    """A variable whose units are its own, and its pruning regularizer.
+
+    Args:
+        variable: The `keras.Variable`.
+        regularizer: The `PruningRegularizer` that it carries.
+        index: Integer, its place among the sets of units of its model.
+    """
 
     variable: keras.Variable
     regularizer: PruningRegularizer
+    index: int = 0
 
     @property
     def path(self) -> str:
@@ -34,6 +61,32 @@ class Kernel:
     def shape(self) -> tuple[int, ...]:
         """The variable's shape."""
         return tuple(self.variable.shape)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The number of units."""
+        return self.unit_scores().size
+
+    @property
+    def select(self) -> Threshold:
+        """How its control selects entries in a compiled step."""
+        regularizer = self.regularizer
+        return Threshold(regularizer.granularity, regularizer.criterion)
+
+    @property
+    def width(self) -> int:
+        """The number of its controls."""
+        return 1
+
+    def check(self) -> None:
+        """Raises a `ValueError` if the granularity does not fit."""
+        try:
+            self.regularizer.granularity.check(self.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"Kernel {self.path!r} cannot be pruned: {error} Give its "
+                "layer another granularity, or no pruning regularizer."
+            ) from error
 
     def values(self) -> np.ndarray:
         """Returns the present values, float32 or float64; do not keep them.
@@ -67,6 +120,18 @@ class Kernel:
             )
         return threshold_of_units(self.unit_scores(), count)
 
+    def choose(self, count: int, guess: float | None = None) -> Choice:
+        """Returns the `count` lowest units as a choice."""
+        return Choice(count, self.threshold(count, guess))
+
+    def controls(self, choices: Sequence[Choice]) -> list[float]:
+        """Returns what tells a compiled step the choice."""
+        return [choices[self.index].threshold]
+
+    def chosen(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns a mask: False for the entries to remove."""
+        return self.mask(choices[self.index].count)
+
     def mask(self, count: int) -> np.ndarray:
         """Returns False for the entries of the `count` lowest units."""
         removed = lowest_units(self.unit_scores(), count)
@@ -77,129 +142,10 @@ class Kernel:
 
 
 def find_kernels(model: keras.Model) -> list[Kernel]:
-    """Returns the kernels that carry a pruning regularizer and are trained."""
-    found = []
+    """Returns the trained kernels whose regularizer cuts each by itself."""
+    found: list[Kernel] = []
     for variable in model.trainable_variables:
         regularizer = pruning_regularizer(variable)
-        if regularizer is not None:
-            found.append(Kernel(variable, regularizer))
+        if regularizer is not None and not regularizer.granularity.coupled:
+            found.append(Kernel(variable, regularizer, len(found)))
     return found
-
-
-def check_kernels(
-    kernels: Sequence[Kernel], sparsity: float | None, model: keras.Model
-) -> None:
-    """Raises a `ValueError` if these kernels cannot be pruned as asked."""
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} is not built, so it has no kernels to "
-            "prune. Call it on data, or `model.build(input_shape)`, first."
-        )
-    if not kernels:
-        raise ValueError(
-            f"No trainable kernel of model {model.name!r} carries a pruning "
-            "regularizer. Pass `kernel_regularizer="
-            "keras_swd.SelectiveWeightDecay()` to the layers to prune, or use "
-            "`keras_swd.with_regularizer(model, ...)` on an existing model."
-        )
-    for kernel in kernels:
-        try:
-            kernel.regularizer.granularity.check(kernel.shape)
-        except ValueError as error:
-            raise ValueError(
-                f"Kernel {kernel.path!r} cannot be pruned: {error} Give its "
-                "layer another granularity, or no pruning regularizer."
-            ) from error
-        if sparsity is None and kernel.regularizer.sparsity is None:
-            raise ValueError(
-                f"Kernel {kernel.path!r} has no target. Pass `sparsity`, the "
-                "target of all kernels without their own, or give its "
-                "regularizer one. Received: sparsity=None."
-            )
-
-
-def count_removals(
-    kernels: Sequence[Kernel],
-    sparsity: float | None,
-    allocation: Allocation,
-) -> list[int]:
-    """Returns how many units each kernel gives up now.
-
-    A kernel with its own target meets it alone. The others share `sparsity`
-    by `allocation`, kernels of one granularity among themselves: units of
-    different kinds cannot be ranked together.
-
-    Args:
-        kernels: The prunable kernels.
-        sparsity: Float in [0, 1), the shared target.
-        allocation: How it is shared.
-
-    Returns:
-        List of integers, one per kernel.
-    """
-    pools: dict[tuple, list[int]] = {}
-    for i, kernel in enumerate(kernels):
-        own = kernel.regularizer.sparsity
-        alone = None if own is None else i
-        target = sparsity if own is None else own
-        pool = (target, alone, kernel.regularizer.granularity)
-        pools.setdefault(pool, []).append(i)
-    counts = [0] * len(kernels)
-    for (target, _, _), members in pools.items():
-        scores = [kernels[i].unit_scores() for i in members]
-        shapes = [kernels[i].shape for i in members]
-        shares = allocation.counts(scores, shapes, target)
-        for i, count, s in zip(members, shares, scores, strict=True):
-            if not 0 <= count <= s.size:
-                raise ValueError(
-                    f"{allocation!r} wants to remove {count} of the {s.size} "
-                    f"units of kernel {kernels[i].path!r}."
-                )
-            counts[i] = count
-    return counts
-
-
-def all_finite(kernels: Sequence[Kernel]) -> bool:
-    """Whether no kernel holds NaN or infinity."""
-    return all(np.isfinite(kernel.values()).all() for kernel in kernels)
-
-
-def check_finite(kernels: Sequence[Kernel]) -> None:
-    """Raises a `ValueError` if a kernel holds NaN or infinity."""
-    for kernel in kernels:
-        if not all_finite([kernel]):
-            raise ValueError(
-                f"Kernel {kernel.path!r} holds NaN or infinity, so its lowest "
-                "weights are not defined. Nothing was removed. The training "
-                "diverged: lower the learning rate, or the end of the "
-                "schedule."
-            )
-
-
-def apply_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
-    """Sets the entries of each kernel to zero where its mask is False."""
-    for kernel, mask in zip(kernels, masks, strict=True):
-        kernel.variable.assign(np.where(mask, kernel.values(), 0.0))
-
-
-def share_masked(masks: Sequence[np.ndarray]) -> float:
-    """Returns the share of all entries at which the masks are False."""
-    size = sum(mask.size for mask in masks)
-    return 1.0 - sum(int(np.count_nonzero(mask)) for mask in masks) / size
-
-
-def share_of_norm(
-    kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
-) -> float:
-    """Returns the share of the squared norm where the masks are False.
-
-    It is 0 for kernels of zeros, and NaN where one holds NaN or infinity.
-    """
-    total, masked = 0.0, 0.0
-    for kernel, mask in zip(kernels, masks, strict=True):
-        squares = np.square(kernel.values(), dtype="float64")
-        total += squares.sum()
-        masked += squares[~mask].sum()
-    if not np.isfinite(total):
-        return float("nan")
-    return float(masked / total) if total else 0.0

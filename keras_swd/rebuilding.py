@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable
 
 import keras
 
+from keras_swd.granularity import CoupledChannels
 from keras_swd.regularizers.base import PruningRegularizer
 
+#: Arguments of Keras' layers that regularise what scales and shifts channels.
+SCALE_ARGUMENTS = ("gamma_regularizer", "beta_regularizer")
 #: Arguments of Keras' layers that regularise a kernel.
 KERNEL_ARGUMENTS = (
     "kernel_regularizer",
@@ -56,7 +59,9 @@ def with_regularizer(
     For existing and pretrained models. The weights are kept bit for bit, and
     so is the compilation (the optimizer's state is not). Every layer gets an
     equal regularizer of its own, in place of one that it may have had; biases,
-    normalizations and embeddings get none.
+    normalizations and embeddings get none. With `granularity=
+    CoupledChannels()` the normalizations get it; with `kernels=True` the
+    kernels too.
 
     Args:
         model: A built `keras.Model`, Sequential or functional, also nested. In
@@ -92,6 +97,7 @@ def with_regularizer(
         e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
         for e in exclude
     }
+    arguments = _arguments_for(regularizer)
     config = keras.saving.serialize_keras_object(regularizer)
     seen: set[str] = set()
     changed = False
@@ -113,7 +119,7 @@ def with_regularizer(
             if trail in excluded or name in names:
                 return part
         edited = {key: edit(value, trail) for key, value in part.items()}
-        for argument in KERNEL_ARGUMENTS:
+        for argument in arguments:
             if argument in edited:
                 edited[argument] = config
                 changed = True
@@ -131,11 +137,22 @@ def with_regularizer(
         )
     if not changed:
         raise ValueError(
-            f"No layer of model {model.name!r} takes a kernel regularizer "
-            "through its configuration. Pass `kernel_regularizer=` to the "
-            "layers in the model's code."
+            f"No layer of model {model.name!r} takes `{arguments[0]}` through "
+            "its configuration. Pass it to the layers in the model's code. "
+            "Coupled channels of a model without normalizations need "
+            "`CoupledChannels(kernels=True)`."
         )
     return twin
+
+
+def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
+    """The arguments of layers that this regularizer is meant for."""
+    granularity = regularizer.granularity
+    if not isinstance(granularity, CoupledChannels):
+        return KERNEL_ARGUMENTS
+    if granularity.kernels:
+        return SCALE_ARGUMENTS + KERNEL_ARGUMENTS
+    return SCALE_ARGUMENTS
 
 
 def _walk(model, trail: str = ""):

@@ -6,20 +6,19 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.kernels import (
-    Kernel,
+from keras_swd.budgets import Budget
+from keras_swd.prunable import (
+    Prunable,
+    Weight,
     apply_masks,
     check_finite,
-    check_kernels,
-    count_removals,
-    find_kernels,
+    check_target,
 )
-from keras_swd.selection import check_sparsity
 
 
 def remove(
     model: keras.Model,
-    sparsity: float | None = None,
+    sparsity: float | Budget | None = None,
     allocation: Allocation | None = None,
 ) -> dict[str, int]:
     """Sets the lowest units of the prunable kernels to exactly zero, in place.
@@ -31,7 +30,9 @@ def remove(
     Args:
         model: A built `keras.Model` whose kernels carry a pruning regularizer.
         sparsity: Float in [0, 1), the target of the kernels that have none of
-            their own. May be `None` if all have. Defaults to `None`.
+            their own, or a budget for coupled channels, as
+            `Parameters(left=0.5)`. May be `None` if all have their own.
+            Defaults to `None`.
         allocation: How kernels share the target. Defaults to `LAMP()`, as in
             `PruningScheduler`.
 
@@ -51,23 +52,19 @@ def remove(
     >>> sum(remove(model, sparsity=0.75).values())
     15
     """
-    if sparsity is not None:
-        sparsity = check_sparsity(sparsity)
-    kernels = find_kernels(model)
-    check_kernels(kernels, sparsity, model)
-    check_finite(kernels)
-    counts = count_removals(kernels, sparsity, allocation or LAMP())
-    masks = [k.mask(c) for k, c in zip(kernels, counts, strict=True)]
-    apply_masks(kernels, masks)
+    prunable = Prunable(model, check_target(sparsity), allocation or LAMP())
+    check_finite(prunable.weights)
+    masks = prunable.masks(prunable.choose(prunable.counts()))
+    apply_masks(prunable.weights, masks)
     return {
-        kernel.path: int(mask.size - np.count_nonzero(mask))
-        for kernel, mask in zip(kernels, masks, strict=True)
+        weight.path: int(mask.size - np.count_nonzero(mask))
+        for weight, mask in zip(prunable.weights, masks, strict=True)
     }
 
 
 def metrics_if_removed(
     model: keras.Model,
-    kernels: Sequence[Kernel],
+    weights: Sequence[Weight],
     masks: Sequence[np.ndarray],
     data,
 ) -> dict[str, float]:
@@ -75,8 +72,8 @@ def metrics_if_removed(
 
     Args:
         model: A compiled `keras.Model`.
-        kernels: The prunable kernels.
-        masks: Boolean arrays of the kernels' shapes, False where to remove.
+        weights: The weights to prune.
+        masks: Boolean arrays of the weights' shapes, False where to remove.
         data: What `evaluate` takes: a tuple `(x, y)` or `(x, y,
             sample_weight)`, or a data set.
 
@@ -86,13 +83,13 @@ def metrics_if_removed(
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    kept = [kernel.values().copy() for kernel in kernels]
-    apply_masks(kernels, masks)
+    kept = [weight.values().copy() for weight in weights]
+    apply_masks(weights, masks)
     try:
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
     finally:
-        for kernel, values in zip(kernels, kept, strict=True):
-            kernel.variable.assign(values)
+        for weight, values in zip(weights, kept, strict=True):
+            weight.variable.assign(values)
     return {f"{name}_if_removed": value for name, value in metrics.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import textwrap
 from collections.abc import Iterable
@@ -14,10 +15,13 @@ import numpy as np
 from keras import ops
 
 from keras_swd.files import check_target, write_whole
+from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.selection import removed_count
+
+FLOAT_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,10 @@ class KernelSparsity(Totals):
             carries a pruning regularizer and is trained. Defaults to `False`.
         skipped: String or `None`: why a kernel without zeros is not pruned.
             Defaults to `None`.
+        operations: Integer or `None`: multiplications with the kernel for one
+            sample, zeros included. Defaults to `None`, not known.
+        activations: Integer or `None`: bytes in float32 of what its layer
+            gives for one sample. Defaults to `None`, not known.
         magnitudes: Tuple of integers or `None`: how many of the other
             parameters lie in each eighth of a decade from 1e-12 to 1e4, those
             beyond in the outermost. Defaults to `None`, not counted.
@@ -88,6 +96,8 @@ class KernelSparsity(Totals):
     shape: tuple[int, ...]
     prunable: bool = False
     skipped: str | None = None
+    operations: int | None = None
+    activations: int | None = None
     magnitudes: tuple[int, ...] | None = dataclasses.field(
         default=None, repr=False
     )
@@ -100,6 +110,8 @@ class KernelSparsity(Totals):
             **super().to_dict(),
             "prunable": self.prunable,
             "skipped": self.skipped,
+            "operations": self.operations,
+            "activations": self.activations,
         }
 
 
@@ -128,10 +140,26 @@ class SparsityReport(Record):
         """Totals of the whole model."""
         return _sum([*self.kernels, self.others])
 
+    @property
+    def operations(self) -> int | None:
+        """Multiplications for one sample; None where no kernel's are known."""
+        known = [k.operations for k in self.kernels if k.operations is not None]
+        return sum(known) if known else None
+
+    @property
+    def activations(self) -> int | None:
+        """Bytes of what these layers give for one sample, in float32."""
+        known = [
+            k.activations for k in self.kernels if k.activations is not None
+        ]
+        return sum(known) if known else None
+
     def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary of plain Python values."""
         return {
             "name": self.name,
+            "operations": self.operations,
+            "activations": self.activations,
             "kernels": [kernel.to_dict() for kernel in self.kernels],
             "others": self.others.to_dict(),
             "prunable": self.prunable.to_dict(),
@@ -152,23 +180,32 @@ class SparsityReport(Record):
         table = open_table(f"Sparsity of {self.name!r}")
         table.add_column("kernel", overflow="fold")
         table.add_column("shape", overflow="fold")
-        for column in ("parameters", "non-zero", "sparsity"):
+        columns = ["parameters", "non-zero", "sparsity"]
+        if self.operations is not None:
+            columns.append("operations")
+        for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
 
-        def add(label: str, shape: str, counted: Totals, **options) -> None:
+        def add(
+            label: str, shape: str, counted: Totals, used: str = "", **options
+        ) -> None:
             numbers = (f"{counted.size:,}", f"{counted.nonzeros:,}")
-            row = (label, shape, *numbers, counted.percentage)
-            table.add_row(*map(Text, row), **options)
+            row = (label, shape, *numbers, counted.percentage, used)
+            table.add_row(*map(Text, row[: len(columns) + 2]), **options)
 
         for kernel in self.kernels:
             shape = "×".join(map(str, kernel.shape))
             last = kernel is self.kernels[-1]
-            add(kernel.path, shape, kernel, end_section=last)
+            operations = kernel.operations
+            used = "" if operations is None else f"{operations:,}"
+            add(kernel.path, shape, kernel, used, end_section=last)
         part = any(k.prunable for k in self.kernels)
         add("prunable kernels" if part else "all kernels", "", self.prunable)
         if self.others.size:
             add("biases and others", "", self.others)
-        add("whole model", "", self.total)
+        operations = self.operations
+        used = "" if operations is None else f"{operations:,}"
+        add("whole model", "", self.total, used)
         lines = plain_lines(table, width)
         return "\n".join([*lines, *self._notes(width)]).strip("\n")
 
@@ -224,7 +261,10 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     A kernel is a weight of two axes or more, or one that carries a pruning
     regularizer. A weight that several layers share counts once. Zeros are
     exact zeros: what selective weight decay has driven close to zero counts
-    from its removal on.
+    from its removal on. Where the model is Sequential or functional and its
+    inputs are of a fixed size, the multiplications of Dense layers and
+    convolutions are counted too, those with zeros included, and the memory
+    of what these layers give.
 
     Args:
         model: A built `keras.Model`, also a stripped one or one that was never
@@ -256,6 +296,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
             f"first. Received: model={model!r}."
         )
     kernels, others = [], []
+    uses = _uses(model)
     for variable in model.weights:
         values = ops.convert_to_numpy(variable)
         if values.dtype not in ("float32", "float64"):
@@ -275,9 +316,26 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 prunable=regularizer is not None and variable.trainable,
                 skipped=None if zeros else _reason(variable, regularizer),
                 magnitudes=_magnitudes(values),
+                **uses.get(id(variable), {}),
             )
         )
     return SparsityReport(model.name, tuple(kernels), _sum(others))
+
+
+def _uses(model) -> dict[int, dict[str, int]]:
+    """What is done with each kernel, where the model's graph tells."""
+    try:
+        uses = kernel_uses(model)
+    except ValueError:
+        return {}
+    sizes = {id(v): math.prod(v.shape) for v in model.weights}
+    return {
+        key: {
+            "operations": sizes[key] * use.positions,
+            "activations": FLOAT_BYTES * use.outputs,
+        }
+        for key, use in uses.items()
+    }
 
 
 def _sum(parts: Iterable[Totals]) -> Totals:
@@ -298,7 +356,7 @@ def _reason(variable, regularizer) -> str | None:
         # What was received is the shape, which the report shows anyway.
         needed = str(error).split(" Received:")[0].rstrip(".")
         return f"granularity does not fit: {needed}"
-    if target is None:
+    if target is None or granularity.coupled:
         return None
     units = granularity.unit_scores(ops.ones(variable.shape)).shape[0]
     if removed_count(units, target):

@@ -79,3 +79,19 @@ def lamp_counts(scores, count):
     for _, i in ranked[:count]:
         counts[i] += 1
     return counts
+
+
+def model_cost(model, operations=False):
+    """Trainable parameters, or multiplications for one sample.
+
+    For models of 2D convolutions and Dense layers, each used once.
+    """
+    if not operations:
+        return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            height_and_width = layer.output.shape[1:-1]
+            entries = int(np.prod(layer.kernel.shape))
+            total += entries * int(np.prod(height_and_width))
+    return total

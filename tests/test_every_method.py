@@ -16,6 +16,7 @@ from keras_swd import (
     SelectiveWeightDecay,
     strip,
 )
+from keras_swd.regularizers.base import Threshold
 
 METHODS = {
     "swd": lambda: SelectiveWeightDecay(1e-3),
@@ -65,11 +66,17 @@ def test_config_survives_a_round_trip(method):
 def test_a_zero_kernel_has_no_penalty(method):
     zeros = ops.zeros((8, 12))
     assert float(method(zeros)) == 0.0
-    assert float(method.penalty(zeros, 1e4, 1.0)) == 0.0
+    threshold = ops.convert_to_tensor([1.0])
+    penalty = method.penalty(zeros, 1e4, selector(method), threshold)
+    assert float(penalty) == 0.0
+
+
+def selector(method):
+    return Threshold(method.granularity, method.criterion)
 
 
 def select(method, values, threshold):
-    return method.granularity.selected(method.criterion(values), threshold)
+    return selector(method)(values, ops.convert_to_tensor([threshold]))
 
 
 def test_nothing_is_selected_before_a_scheduler_comes(method):

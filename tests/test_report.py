@@ -300,13 +300,13 @@ def test_the_table_shows_each_kernel_and_the_totals(report):
     lines = [line.split() for line in str(report).splitlines()]
     path = report.kernels[0].path
     # 3 * 3 * 3 * 16 = 432, of which 108 stay; 6 * 6 * 16 * 10 = 5760.
-    assert [path, "3×3×3×16", "432", "108", "75.00%"] in lines
+    assert [path, "3×3×3×16", "432", "108", "75.00%", "15,552"] in lines
     path = report.kernels[1].path
-    assert [path, "576×10", "5,760", "5,760", "0.00%"] in lines
+    assert [path, "576×10", "5,760", "5,760", "0.00%", "5,760"] in lines
     assert ["prunable", "kernels", "432", "108", "75.00%"] in lines
     assert ["biases", "and", "others", "26", "0", "100.00%"] in lines
-    # 324 + 26 of 6218 are zero.
-    assert ["whole", "model", "6,218", "5,868", "5.63%"] in lines
+    # 324 + 26 of 6218 are zero. Each filter is applied at 36 positions.
+    assert ["whole", "model", "6,218", "5,868", "5.63%", "21,312"] in lines
     assert f" Not pruned, no pruning regularizer: {path}" in str(report)
 
 
@@ -367,6 +367,8 @@ def test_json_is_the_dictionary(report, tmp_path):
         "sparsity": 0.75,
         "prunable": True,
         "skipped": None,
+        "operations": 432 * 36,
+        "activations": 4 * 36 * 16,
     }
 
 
@@ -434,3 +436,42 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         write_whole(path, b"new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_operations_and_activations_by_hand():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.DepthwiseConv2D(3, strides=2, padding="same"),
+            keras.layers.Conv2DTranspose(3, 2, strides=2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )
+    report = sparsity_report(model)
+    operations = [kernel.operations for kernel in report.kernels]
+    # 16 positions, then 4, then from each of 4 places, then one.
+    assert operations == [72 * 16, 36 * 4, 48 * 4, 48 * 5]
+    activations = [kernel.activations for kernel in report.kernels]
+    assert activations == [4 * 64, 4 * 16, 4 * 48, 4 * 5]
+    assert report.operations == sum(operations)
+    assert report.activations == sum(activations)
+    assert f"{72 * 16:,}" in str(report)
+    assert report.to_dict()["kernels"][0]["operations"] == 72 * 16
+
+
+def test_a_layer_used_twice_counts_twice():
+    layer = keras.layers.Dense(3)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layer(layer(inputs)))
+    assert sparsity_report(model).operations == 18
+
+
+def test_operations_of_a_free_size_are_not_told():
+    model = keras.Sequential(
+        [keras.Input((None, None, 2)), keras.layers.Conv2D(4, 3)]
+    )
+    report = sparsity_report(model)
+    assert report.operations is None
+    assert "operations" not in str(report)

@@ -15,7 +15,12 @@ from keras_swd import (
     SelectiveWeightDecay,
     remove,
 )
+from keras_swd.regularizers.base import Threshold, Use
 from keras_swd.selection import kth_smallest
+
+
+def select(regularizer):
+    return Threshold(regularizer.granularity, regularizer.criterion)
 
 
 def value_and_gradient(regularizer, kernel, strength, threshold):
@@ -25,7 +30,8 @@ def value_and_gradient(regularizer, kernel, strength, threshold):
     )
     model = keras.Sequential([keras.Input((kernel.shape[0],)), layer])
     model.compile(keras.optimizers.SGD(1.0), loss="mse")
-    controls, _ = regularizer.attach([layer.kernel], model)
+    uses = [Use(select(regularizer), 0, 1)]
+    controls, _ = regularizer.attach([layer.kernel], uses, model)
     controls.set(strength, [threshold])
     layer.kernel.assign(kernel)
     x = np.zeros((1, kernel.shape[0]))
@@ -78,7 +84,10 @@ def test_the_penalty_agrees_with_the_paper(
         kernel, weight_decay, strength, threshold
     )
     penalty = regularizer.penalty(
-        ops.convert_to_tensor(kernel), strength, threshold
+        ops.convert_to_tensor(kernel),
+        strength,
+        select(regularizer),
+        ops.convert_to_tensor([threshold]),
     )
     assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-30)
 
@@ -94,7 +103,10 @@ def test_without_a_scheduler_it_is_plain_weight_decay():
 
 def test_half_precision_does_not_overflow():
     values = ops.cast(ops.full((100, 100), 2.0), "float16")
-    penalty = SelectiveWeightDecay(1.0).penalty(values, 1e4, 3.0)
+    swd = SelectiveWeightDecay(1.0)
+    penalty = swd.penalty(
+        values, 1e4, select(swd), ops.convert_to_tensor([3.0])
+    )
     assert keras.backend.standardize_dtype(penalty.dtype) == "float32"
     assert float(penalty) == pytest.approx(0.5 * 10001 * 40000, rel=1e-6)
 

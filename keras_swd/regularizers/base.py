@@ -1,7 +1,8 @@
 """The frame of all methods that prune by regularization."""
 
+import dataclasses
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
@@ -16,12 +17,12 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     """How a kernel is penalised: the base of all pruning regularizers.
 
     A subclass says what the penalty of a kernel is, in
-    `penalty(values, strength, threshold)`, and without a scheduler in
-    `__call__(values)`; `PruningScheduler` says how hard
-    (`strength`) and which units (`threshold`) at every step. Both live in one
-    `Held` vector: the strength first, then one threshold for each kernel that
-    this instance regularises in a model. One instance may serve many layers,
-    and many models.
+    `penalty(values, strength, select, controls)`, and without a scheduler in
+    `__call__(values)`; `PruningScheduler` says how hard (`strength`) and which
+    units (`controls`) at every step. Both live in one `Held` vector: the
+    strength first, then what selects the units of each kernel that this
+    instance regularises in a model. One instance may serve many layers, and
+    many models.
 
     It is a `Layer` too, because Keras carries state into compiled steps for
     layers alone. It has no weights, and saves nothing.
@@ -81,21 +82,22 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             f"{type(self).__name__} must implement `__call__(values)`."
         )
 
-    def penalty(self, values, strength, threshold):
+    def penalty(self, values, strength, select, controls):
         """Returns the penalty of one kernel.
 
         Args:
             values: Float tensor of the kernel's shape.
             strength: Float scalar, how hard selected units are penalised.
-            threshold: Float scalar; units that score at or below it are
-                selected.
+            select: A `Selector`; `select(values, controls)` is true where
+                entries are selected.
+            controls: Float tensor, what the scheduler set for this kernel.
 
         Returns:
             Float32 scalar tensor.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement "
-            "`penalty(values, strength, threshold)`."
+            "`penalty(values, strength, select, controls)`."
         )
 
     def decay(self, strength: float) -> float:
@@ -114,34 +116,39 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         )
 
     def attach(
-        self, kernels: Sequence[keras.Variable], model: keras.Model
+        self,
+        kernels: Sequence[keras.Variable],
+        uses: Sequence["Use"],
+        model: keras.Model,
     ) -> tuple["Controls", bool]:
-        """Gives each kernel a view of this instance, with its own threshold.
+        """Gives each kernel a view of this instance, with its own controls.
 
         Args:
             kernels: Variables of the model whose `regularizer` is this instance
                 or a view of it.
+            uses: Which controls each of them reads, and how.
             model: The model that is about to train.
 
         Returns:
             The `Controls` of these kernels, and whether they are new to the
             model, so that steps it compiled before must be compiled again.
         """
+        size = max(use.end for use in uses)
         views = [kernel.regularizer for kernel in kernels]
         controls = getattr(views[0], "controls", None)
         if (
             controls not in self.attached
-            or controls.state.shape[0] != len(kernels) + 1
+            or controls.size != size
             or any(
                 getattr(view, "controls", None) is not controls
-                or view.index != index
-                for index, view in enumerate(views, start=1)
+                or view.use != use
+                for view, use in zip(views, uses, strict=True)
             )
         ):
-            controls = Controls(len(kernels))
+            controls = Controls(size)
             self.attached.append(controls)
-            for index, kernel in enumerate(kernels, start=1):
-                kernel.regularizer = KernelView(self, controls, index)
+            for kernel, use in zip(kernels, uses, strict=True):
+                kernel.regularizer = KernelView(self, controls, use)
         new = model not in controls.models
         controls.models.add(model)
         return controls, new
@@ -172,50 +179,105 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         return cls(**config)
 
 
-class Controls(Held):
-    """The strength, and the thresholds of some kernels, that a step sees.
+class Selector:
+    """Which entries of a kernel are selected: equal ones select alike.
 
-    Args:
-        kernels: Integer, the number of kernels.
+    Subclasses implement `__call__(values, controls)` and are frozen data
+    classes, so that what is compiled for one serves its equals.
     """
 
-    def __init__(self, kernels: int):
-        super().__init__([0.0] + [-1.0] * kernels, name="controls")
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`__call__(values, controls)`."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(Selector):
+    """Selects the units that score at or below the one control.
+
+    Args:
+        granularity: A `Granularity`, which entries go together.
+        criterion: What an entry is worth.
+    """
+
+    granularity: Granularity
+    criterion: Callable
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        return self.granularity.selected(self.criterion(values), controls[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """Which controls select a kernel's units, and how.
+
+    Args:
+        select: A `Selector`.
+        start: Integer, the place of the first control.
+        end: Integer, the place after the last.
+    """
+
+    select: Selector
+    start: int
+    end: int
+
+
+class Controls(Held):
+    """The strength, and what selects the units of some kernels, for a step.
+
+    Args:
+        size: Integer, how many numbers select.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        super().__init__([0.0] + [-1.0] * size, name="controls")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
-    def set(self, strength: float, thresholds: Sequence[float]) -> None:
+    def set(self, strength: float, controls: Sequence[float]) -> None:
         """Sets what the coming step sees."""
-        self.assign([strength, *thresholds])
+        self.assign([strength, *controls])
 
     def release(self) -> None:
         """Selects nothing: what follows is plain weight decay."""
-        self.set(0.0, [-1.0] * (self.state.shape[0] - 1))
+        self.set(0.0, [-1.0] * self.size)
 
 
 class KernelView(keras.regularizers.Regularizer):
-    """A pruning regularizer as one kernel sees it, with its own threshold.
+    """A pruning regularizer as one kernel sees it, with its own controls.
 
     A regularizer is called with a kernel's values and cannot tell which
     kernel they belong to; the kernel's variable therefore holds this view.
 
     Args:
         instance: The `PruningRegularizer`.
-        controls: The `Controls` that hold the kernel's threshold.
-        index: Integer, the place of that threshold.
+        controls: The `Controls` that hold the kernel's.
+        use: The `Use` that says where.
     """
 
     def __init__(
-        self, instance: PruningRegularizer, controls: Controls, index: int
+        self, instance: PruningRegularizer, controls: Controls, use: Use
     ):
         self.instance = instance
         self.controls = controls
-        self.index = index
+        self.use = use
 
     def __call__(self, values):
         """Returns the penalty of the kernel at the present controls."""
-        controls = ops.convert_to_tensor(self.controls.state)
-        return self.instance.penalty(values, controls[0], controls[self.index])
+        strength, controls = ops.split(
+            ops.convert_to_tensor(self.controls.state), [1]
+        )
+        return self.instance.penalty(
+            values,
+            strength[0],
+            self.use.select,
+            controls[self.use.start : self.use.end],
+        )
 
     def get_config(self) -> dict:
         """Returns the instance's constructor arguments."""

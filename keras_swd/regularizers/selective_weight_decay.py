@@ -77,42 +77,42 @@ class SelectiveWeightDecay(PruningRegularizer):
         w = ops.cast(values, "float32")
         return 0.5 * self.weight_decay * ops.sum(ops.square(w))
 
-    def penalty(self, values, strength, threshold):
+    def penalty(self, values, strength, select, controls):
         """Returns `weight_decay / 2 * (sum(w**2) + strength * sum(w[S]**2))`.
 
         Args:
             values: Float tensor of the kernel's shape.
             strength: Float scalar, `a`.
-            threshold: Float scalar; units that score at or below it are `S`.
+            select: A `Selector`; `select(values, controls)` is true on `S`.
+            controls: Float tensor.
 
         Returns:
             Float32 scalar tensor.
         """
         # In float32 whatever the policy: a * w**2 overflows float16.
-        values, strength, threshold = (
-            ops.cast(x, "float32") for x in (values, strength, threshold)
+        values, strength, controls = (
+            ops.cast(x, "float32") for x in (values, strength, controls)
         )
-        rule = (tuple(values.shape), self.granularity, self.criterion)
+        rule = (tuple(values.shape), select)
         half_norm, slope = fused(_half_norm, *rule), fused(_slope, *rule)
 
         @ops.custom_gradient
-        def penalty(values, strength, threshold):
+        def penalty(values, strength, controls):
             low = self.weight_decay
             high = low * (1.0 + strength)
 
             def backward(*arguments, upstream=None):
                 # PyTorch gives the upstream gradient by name, others alone.
                 upstream = arguments[0] if upstream is None else upstream
-                nothing = ops.zeros_like(strength)
                 return (
-                    slope(values, upstream * low, upstream * high, threshold),
-                    nothing,
-                    nothing,
+                    slope(values, upstream * low, upstream * high, controls),
+                    ops.zeros_like(strength),
+                    ops.zeros_like(controls),
                 )
 
-            return half_norm(values, low, high, threshold), backward
+            return half_norm(values, low, high, controls), backward
 
-        return penalty(values, strength, threshold)
+        return penalty(values, strength, controls)
 
     def decay(self, strength: float) -> float:
         """Returns `weight_decay * (1 + strength)`."""
@@ -123,13 +123,12 @@ class SelectiveWeightDecay(PruningRegularizer):
         return {"weight_decay": self.weight_decay, **super().get_config()}
 
 
-def _half_norm(granularity, criterion, values, low, high, threshold):
+def _half_norm(select, values, low, high, controls):
     """Half the sum of squares, weighted `low`, or `high` where selected."""
-    slope = _slope(granularity, criterion, values, low, high, threshold)
+    slope = _slope(select, values, low, high, controls)
     return 0.5 * ops.sum(values * slope)
 
 
-def _slope(granularity, criterion, values, low, high, threshold):
+def _slope(select, values, low, high, controls):
     """The values times `low`, or times `high` where selected."""
-    selected = granularity.selected(criterion(values), threshold)
-    return values * ops.where(selected, high, low)
+    return values * ops.where(select(values, controls), high, low)

@@ -1,0 +1,288 @@
+"""Coupled channels as units: which there are, what each is worth."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_swd.coupling.following import Followed, follow
+from keras_swd.coupling.weights import weight_axes
+from keras_swd.host import read
+from keras_swd.kernels import Choice
+from keras_swd.regularizers.base import (
+    PruningRegularizer,
+    Selector,
+    pruning_regularizer,
+)
+from keras_swd.selection import lowest_units, threshold_of_units
+
+#: The unit of what is not cut.
+NONE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class AlongAxes(Selector):
+    """Selects the slices of a weight whose control is above 0.
+
+    Args:
+        axes: Tuple of integers. The controls are one number for each index of
+            the first axis, then of the second, and so on.
+    """
+
+    axes: tuple[int, ...]
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        selected, start = False, 0
+        for axis in self.axes:
+            shape = [1] * len(values.shape)
+            shape[axis] = values.shape[axis]
+            end = start + shape[axis]
+            along = ops.reshape(controls[start:end] > 0.0, shape)
+            selected = ops.logical_or(selected, along)
+            start = end
+        return ops.broadcast_to(selected, tuple(values.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """An axis of a weight that counts channels.
+
+    Args:
+        variable: The `keras.Variable`.
+        axis: Integer, one of its axes, from 0.
+        units: Integer array, the unit at each index of the axis, or -1.
+    """
+
+    variable: keras.Variable
+    axis: int
+    units: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelSet:
+    """Channels that lie on the same axes of the same weights.
+
+    Args:
+        path: String, the path of the first of these weights.
+        regularizer: A `PruningRegularizer` with their granularity and target.
+        first: Integer, the first unit of the set.
+        size: Integer, the number of units, which follow one another.
+        scored: Tuple of `Place`: the weights that say what a unit is worth.
+    """
+
+    path: str
+    regularizer: PruningRegularizer
+    first: int
+    size: int
+    scored: tuple[Place, ...] = dataclasses.field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(units,)`."""
+        return (self.size,)
+
+    def check(self) -> None:
+        """Every channel can be cut."""
+
+    def unit_scores(self) -> np.ndarray:
+        """Returns the mean score of each channel's entries, `(units,)`."""
+        total, count = np.zeros(self.size), np.zeros(self.size)
+        for place in self.scored:
+            scores = self.regularizer.criterion(read(place.variable))
+            others = tuple(a for a in range(scores.ndim) if a != place.axis)
+            units = place.units - self.first
+            own = (units >= 0) & (units < self.size)
+            entries = scores.size // scores.shape[place.axis]
+            sums = scores.sum(axis=others, dtype="float64")
+            np.add.at(total, units[own], sums[own])
+            np.add.at(count, units[own], entries)
+        return total / count
+
+    def choose(self, count: int, guess: float | None = None) -> Choice:
+        """Returns the `count` lowest units as a choice."""
+        del guess
+        scores = self.unit_scores()
+        threshold = threshold_of_units(scores, count)
+        return Choice(count, threshold, lowest_units(scores, count))
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelWeight:
+    """A weight that carries the regularizer of coupled channels.
+
+    Args:
+        variable: The `keras.Variable`.
+        regularizer: The `PruningRegularizer` that it carries.
+        places: Tuple of `Place`, its axes that count channels.
+        sets: List of the `ChannelSet` of the model, and where they start among
+            all sets of units.
+    """
+
+    variable: keras.Variable
+    regularizer: PruningRegularizer
+    places: tuple[Place, ...]
+    sets: Sequence[ChannelSet] = dataclasses.field(repr=False)
+    offset: int
+
+    @property
+    def path(self) -> str:
+        """The variable's path in its model."""
+        return self.variable.path
+
+    @property
+    def select(self) -> AlongAxes:
+        """How its controls select entries in a compiled step."""
+        return AlongAxes(tuple(place.axis for place in self.places))
+
+    @property
+    def width(self) -> int:
+        """The number of its controls."""
+        return sum(place.units.size for place in self.places)
+
+    def values(self) -> np.ndarray:
+        """Returns the present values; do not keep them."""
+        return read(self.variable)
+
+    def controls(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns what tells a compiled step the choice."""
+        lowest = self._lowest(choices)
+        return np.concatenate([lowest[p.units] for p in self.places]) * 1.0
+
+    def chosen(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns a mask: False for the entries to remove."""
+        lowest = self._lowest(choices)
+        mask = np.ones(tuple(self.variable.shape), bool)
+        for place in self.places:
+            np.moveaxis(mask, place.axis, 0)[lowest[place.units]] = False
+        return mask
+
+    def _lowest(self, choices: Sequence[Choice]) -> np.ndarray:
+        """For each unit whether it is chosen; False at the end, for none."""
+        own = choices[self.offset : self.offset + len(self.sets)]
+        return np.concatenate([c.lowest for c in own] + [[False]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The coupled channels of a model that are pruned.
+
+    Args:
+        sets: List of `ChannelSet`.
+        weights: List of `ChannelWeight`: those that carry a pruning
+            regularizer for coupled channels and are trained.
+        places: List of `Place`: all axes that count channels, those of other
+            weights too.
+    """
+
+    sets: list[ChannelSet]
+    weights: list[ChannelWeight]
+    places: list[Place]
+
+
+def find_channels(model: keras.Model, offset: int = 0) -> Channels:
+    """Finds the coupled channels of a model that are pruned.
+
+    Args:
+        model: A built model.
+        offset: Integer, how many sets of units of other kinds stand before
+            these. Defaults to `0`.
+
+    Returns:
+        `Channels`, empty if no weight carries a regularizer for them.
+
+    Raises:
+        ValueError: If weights do, and the model has no graph that can be read.
+    """
+    carriers = {
+        id(v): r
+        for v in model.trainable_variables
+        if (r := pruning_regularizer(v)) is not None and r.granularity.coupled
+    }
+    if not carriers:
+        return Channels([], [], [])
+    places = list(find_places(follow(model)))
+    groups = _group([p for p in places if id(p.variable) in carriers])
+    places = _renumber(places, groups)
+    carrying = [p for p in places if id(p.variable) in carriers]
+    sets: list[ChannelSet] = []
+    for numbers, units in groups.items():
+        own = [carrying[number] for number in numbers]
+        first = sum(others.size for others in sets)
+        sets.append(
+            ChannelSet(
+                own[0].variable.path,
+                carriers[id(own[0].variable)],
+                first,
+                len(units),
+                tuple(_scored(own)),
+            )
+        )
+    weights = collections.defaultdict(list)
+    for place in carrying:
+        weights[id(place.variable)].append(place)
+    return Channels(
+        sets,
+        [
+            ChannelWeight(p[0].variable, carriers[key], tuple(p), sets, offset)
+            for key, p in weights.items()
+        ],
+        places,
+    )
+
+
+def find_places(followed: Followed) -> Iterator[Place]:
+    """Yields each axis of each weight that counts channels.
+
+    The units are classes of coupled channels, -1 for those that must stay.
+    """
+    classes = np.where(
+        np.isin(followed.classes, list(followed.pinned())),
+        NONE,
+        followed.classes,
+    )
+    for layer, sites in followed.ledger.sites.items():
+        first = next(iter(sites.values())).axis
+        for variable in getattr(layer, "weights", ()):
+            axes = weight_axes(layer, variable.name, first)
+            for axis, site in axes.items():
+                if site in sites:
+                    units = classes[sites[site].ids]
+                    rank = len(variable.shape)
+                    yield Place(variable, axis % rank, units)
+
+
+def _group(places: list[Place]) -> dict[tuple[int, ...], list[int]]:
+    """The units by the numbers of the places that they lie on."""
+    numbers = collections.defaultdict(list)
+    for number, place in enumerate(places):
+        for unit in np.unique(place.units[place.units != NONE]).tolist():
+            numbers[unit].append(number)
+    groups = collections.defaultdict(list)
+    for unit in sorted(numbers):
+        groups[tuple(numbers[unit])].append(unit)
+    return dict(groups)
+
+
+def _renumber(
+    places: list[Place], groups: dict[tuple[int, ...], list[int]]
+) -> list[Place]:
+    """The same places; units are counted from 0, group after group."""
+    units = [unit for group in groups.values() for unit in group]
+    largest = max((place.units.max(initial=0) for place in places), default=0)
+    renumbered = np.full(largest + 2, NONE)  # the last is that of -1
+    renumbered[units] = np.arange(len(units))
+    return [
+        dataclasses.replace(place, units=renumbered[place.units])
+        for place in places
+    ]
+
+
+def _scored(places: list[Place]) -> list[Place]:
+    """Those of the normalizations' scales, or those of matrices, or all."""
+    scales = [p for p in places if p.variable.name == "gamma"]
+    matrices = [p for p in places if len(p.variable.shape) > 1]
+    return scales or matrices or places

@@ -1,0 +1,284 @@
+"""Channels that go together as units: counts, budgets, penalty, removal."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+
+from keras_swd import (
+    LAMP,
+    Constant,
+    CoupledChannels,
+    GlobalRanking,
+    Operations,
+    Parameters,
+    PruningScheduler,
+    SelectiveWeightDecay,
+    Uniform,
+    remove,
+    shrink,
+    with_regularizer,
+)
+from keras_swd.channels import find_channels
+from keras_swd.operations import kernel_uses
+from keras_swd.prunable import Prunable
+
+GAMMA_A, GAMMA_B = [0.9, -0.05, 0.4, 0.12], [0.3, 0.08, -0.7]
+BETA_A, BETA_B = [0.1, 0.2, -0.3, 0.05], [-0.15, 0.25, 0.4]
+
+
+def coupled(kernels=False, **arguments):
+    return SelectiveWeightDecay(
+        0.01, granularity=CoupledChannels(kernels=kernels), **arguments
+    )
+
+
+def example(kernels=False):
+    """Two convolutions of 4 and 3 filters, each with a normalization."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, padding="same", use_bias=False, name="a"),
+            layers.BatchNormalization(name="norm_a"),
+            layers.Conv2D(3, 3, padding="same", use_bias=False, name="b"),
+            layers.BatchNormalization(name="norm_b"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="dense"),
+        ]
+    )
+    model = with_regularizer(model, coupled(kernels))
+    for name, gamma, beta in (
+        ("norm_a", GAMMA_A, BETA_A),
+        ("norm_b", GAMMA_B, BETA_B),
+    ):
+        model.get_layer(name).gamma.assign(gamma)
+        model.get_layer(name).beta.assign(beta)
+    return model
+
+
+def size(model):
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+def stays(prunable, removed):
+    """Which units stay if so many of each set go."""
+    choices = prunable.choose(removed)
+    return ~np.concatenate([choice.lowest for choice in choices])
+
+
+@pytest.mark.parametrize(
+    ("removed", "left"),
+    [
+        ((0, 0), 202),
+        ((1, 0), 155),
+        ((1, 1), 124),
+        ((2, 1), 86),
+        ((2, 2), 64),
+        ((3, 2), 35),
+    ],
+)
+def test_parameters_left_by_hand(removed, left):
+    model = example()
+    assert size(model) == 202
+    prunable = Prunable(model, Parameters(0.99), GlobalRanking())
+    assert prunable._cost(stays(prunable, removed)) == left
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "counts", "left"),
+    [(0.3, [1, 1], 124), (0.5, [2, 1], 86), (0.7, [3, 2], 35)],
+)
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_budget_of_parameters_by_hand(sparsity, counts, left, kernels):
+    model = example(kernels)
+    if kernels:
+        assert model.get_layer("dense").kernel.regularizer is not None
+    budget = Parameters(left=1.0 - sparsity)
+    assert Prunable(model, budget, GlobalRanking()).counts() == counts
+    remove(model, budget, GlobalRanking())
+    assert size(shrink(model)) == left
+
+
+def test_a_budget_out_of_reach_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"leave 35 of the at most 20"):
+        remove(example(), Parameters(left=0.1), GlobalRanking())
+
+
+def test_penalty_and_gradient_by_hand():
+    """Scales and shifts of the channels below 0.12 decay 11 times as fast."""
+    model = example()
+    model.get_layer("dense").kernel.assign(np.zeros((3, 2)))
+    variables = [
+        getattr(model.get_layer(layer), name)
+        for layer in ("norm_a", "norm_b")
+        for name in ("gamma", "beta")
+    ]
+    model.compile(keras.optimizers.SGD(1.0), loss="mse")
+    prunable = Prunable(model, Parameters(left=0.5), GlobalRanking())
+    attached, _ = prunable.attach(model)
+    choices = prunable.choose(prunable.counts())
+    for one in attached:
+        one.set(10.0, choices)
+    before = [ops.convert_to_numpy(v).copy() for v in variables]
+    x, y = np.zeros((1, 8, 8, 2)), np.zeros((1, 2))
+    assert float(model.train_on_batch(x, y)) == pytest.approx(0.016219)
+    expected = [
+        [0.009, -0.0055, 0.004, 0.0132],
+        [0.001, 0.022, -0.003, 0.0055],
+        [0.003, 0.0088, -0.007],
+        [-0.0015, 0.0275, 0.004],
+    ]
+    for old, variable, gradient in zip(
+        before, variables, expected, strict=True
+    ):
+        new = ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(old - new, gradient, atol=1e-7)
+
+
+def test_kernels_before_and_behind_decay_where_they_carry_it():
+    model = example(kernels=True)
+    prunable = Prunable(model, Parameters(left=0.5), GlobalRanking())
+    masks = prunable.masks(prunable.choose([2, 1]))
+    paths = [weight.path for weight in prunable.weights]
+    kernel = masks[paths.index("b/kernel")]
+    # Channels 1 and 3 of what comes in, and 1 of what goes out.
+    expected = np.ones((3, 3, 4, 3), bool)
+    expected[:, :, [1, 3]] = False
+    expected[..., 1] = False
+    np.testing.assert_array_equal(kernel, expected)
+
+
+def residual(widths, classes, seed):
+    """A random residual network with normalizations."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(widths[0], 3, padding="same", use_bias=False)(inputs)
+    x = layers.BatchNormalization()(x)
+    for width in widths[1:]:
+        y = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        y = layers.Conv2D(x.shape[-1], 1, use_bias=False)(y)
+        x = layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(y)]))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(classes)(x))
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(generator.uniform(0.01, 1, layer.gamma.shape))
+            layer.beta.assign(generator.normal(size=layer.beta.shape))
+    return model
+
+
+@pytest.mark.parametrize("budget", [Parameters, Operations])
+@settings(max_examples=10)
+@given(
+    widths=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    left=st.floats(0.3, 0.95),
+    kernels=st.booleans(),
+    allocation=st.sampled_from([GlobalRanking(), LAMP(), Uniform()]),
+    seed=st.integers(0, 1000),
+)
+def test_what_is_left_meets_the_budget_to_one_channel(
+    budget, widths, left, kernels, allocation, seed
+):
+    model = residual(widths, 4, seed)
+    model = with_regularizer(model, coupled(kernels))
+    full = reference.model_cost(model, budget is Operations)
+    lowest = Prunable(model, 0.0, allocation)
+    one_each = [units.size - 1 for units in lowest.sets]
+    cost = budget(left).cost(model, find_channels(model).places)
+    if cost(stays(lowest, one_each)) > left * full:
+        with pytest.raises(ValueError, match="Raise `left`"):
+            Prunable(model, budget(left), allocation)
+        return
+    prunable = Prunable(model, budget(left), allocation)
+    counts = prunable.counts()
+    cost = prunable._cost(stays(prunable, counts))
+    assert cost <= left * full
+    scores = [units.unit_scores() for units in prunable.sets]
+    shapes = [units.shape for units in prunable.sets]
+    total = sum(units.size for units in prunable.sets)
+    fewer = allocation.counts(scores, shapes, max(sum(counts) - 1, 0) / total)
+    if sum(fewer) == sum(counts) - 1 and all(
+        n < s.size for n, s in zip(fewer, scores, strict=True)
+    ):
+        assert prunable._cost(stays(prunable, fewer)) > left * full
+    remove(model, budget(left), allocation)
+    small = shrink(model)
+    assert reference.model_cost(small, budget is Operations) == cost
+
+
+def test_every_set_keeps_a_channel_unless_it_may_empty():
+    model = example()
+    remove(model, 5 / 7, GlobalRanking())
+    gammas = [model.get_layer(n).gamma for n in ("norm_a", "norm_b")]
+    left = [int(np.count_nonzero(ops.convert_to_numpy(g))) for g in gammas]
+    assert left == [1, 1]
+    with pytest.raises(ValueError, match=r"6 channels were to go, and 5 can"):
+        remove(example(), 6 / 7, GlobalRanking())
+    swd = SelectiveWeightDecay(granularity=CoupledChannels(may_empty=True))
+    model = with_regularizer(example(), swd)
+    remove(model, 6 / 7, GlobalRanking())
+    assert not ops.convert_to_numpy(model.get_layer("norm_b").gamma).any()
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_a_run_ends_with_channels_that_shrink_cuts(kernels):
+    keras.utils.set_random_seed(0)
+    model = with_regularizer(residual([8, 6], 4, 0), coupled(kernels))
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(64, 6, 6, 3)).astype("float32")
+    y = generator.integers(0, 4, 64)
+    history = model.fit(
+        x,
+        y,
+        epochs=4,
+        batch_size=16,
+        verbose=0,
+        callbacks=[PruningScheduler(Operations(left=0.5), Constant(5e3))],
+    )
+    assert history.history["swd_residual"][-1] < 0.01
+    small = shrink(model)
+    full = reference.model_cost(model, operations=True)
+    assert reference.model_cost(small, operations=True) <= 0.5 * full
+    np.testing.assert_allclose(
+        small.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4
+    )
+
+
+def test_a_budget_of_a_kernel_that_stands_alone_is_refused():
+    swd = SelectiveWeightDecay()
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, kernel_regularizer=swd)]
+    )
+    with pytest.raises(ValueError, match=r"cannot meet the budget.*Coupled"):
+        remove(model, Parameters(left=0.5))
+
+
+def test_a_model_without_normalizations_is_told_what_to_do():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5)])
+    with pytest.raises(ValueError, match=r"`CoupledChannels\(kernels=True\)`"):
+        with_regularizer(model, coupled())
+
+
+@pytest.mark.parametrize("left", [0, 1.0, -1, "half", None])
+def test_a_budget_out_of_range_is_refused(left):
+    with pytest.raises(ValueError, match=r"`left`.*\(0, 1\)"):
+        Parameters(left=left)
+
+
+def test_operations_of_a_free_size_are_refused():
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3)]
+    )
+    with pytest.raises(ValueError, match="size of the inputs is fixed"):
+        kernel_uses(model)
