@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from documents import write_tables
 
 from keras_swd import Block, Unstructured
 from keras_swd.export import to_tflite
@@ -129,16 +130,6 @@ def table(result):
     return "\n".join(lines)
 
 
-def write_table(result):
-    text = DOCUMENT.read_text()
-    head, rest = text.split("<!-- blocks -->\n", 1)
-    _, tail = rest.split("<!-- end -->", 1)
-    text = f"{head}<!-- blocks -->\n\n{table(result)}\n\n<!-- end -->{tail}"
-    partial = DOCUMENT.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(DOCUMENT)
-
-
 def processor():
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -153,7 +144,9 @@ def main():
     parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
     if args.tables:
-        write_table(json.loads(RESULT.read_text()))
+        write_tables(
+            DOCUMENT, {"blocks": table(json.loads(RESULT.read_text()))}
+        )
         return
     import ai_edge_litert
 

@@ -25,6 +25,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import documents
 import keras
 import networks
 import numpy as np
@@ -361,14 +362,7 @@ def write_tables(document):
         for cell in cells
     }
     bodies["predictions"] = predictions(cells)
-    text = document.read_text()
-    for name, body in bodies.items():
-        mark = f"<!-- {name} -->\n"
-        if mark in text:
-            head, rest = text.split(mark, 1)
-            _, tail = rest.split("<!-- end -->", 1)
-            text = f"{head}{mark}\n{body}\n\n<!-- end -->{tail}"
-    document.write_text(text)
+    documents.write_tables(document, bodies)
 
 
 def main():

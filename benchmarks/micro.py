@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
+from documents import write_tables
 
 from keras_swd.export.micro import writing as micro
 from keras_swd.export.micro.interpreter import MicroFile
@@ -31,7 +32,6 @@ QUANTIZATIONS = (None, "int8")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 SAMPLES = 16
 ROUNDS = 25
-MARK = "<!-- sizes -->\n"
 
 
 def pruned(build, sparsity):
@@ -118,12 +118,7 @@ def main():
     pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     if args.tables:
-        document = pathlib.Path(args.tables)
-        head, rest = document.read_text().split(MARK, 1)
-        _, tail = rest.split("<!-- end -->", 1)
-        document.write_text(
-            f"{head}{MARK}\n{table(results)}\n\n<!-- end -->{tail}"
-        )
+        write_tables(pathlib.Path(args.tables), {"sizes": table(results)})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import documents
 import keras
 import networks
 import numpy as np
@@ -244,16 +245,9 @@ def table(keys, cells):
 
 
 def write_tables():
+    bodies = {name: table(*grid) for name, grid in plan().items()}
     for document in DOCUMENTS:
-        text = document.read_text()
-        for name, (keys, cells) in plan().items():
-            mark = f"<!-- {name} -->\n"
-            if mark in text:
-                head, rest = text.split(mark, 1)
-                _, tail = rest.split("<!-- end -->", 1)
-                body = table(keys, cells)
-                text = f"{head}{mark}\n{body}\n\n<!-- end -->{tail}"
-        document.write_text(text)
+        documents.write_tables(document, bodies)
 
 
 def main():

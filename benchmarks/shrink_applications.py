@@ -19,6 +19,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import documents
 import keras
 import numpy as np
 
@@ -137,11 +138,7 @@ def table(cells):
 
 def write_tables():
     cells = [json.loads(p.read_text()) for p in sorted(CELLS.glob("*.json"))]
-    text = DOCUMENT.read_text()
-    head, rest = text.split("<!-- applications -->\n", 1)
-    _, tail = rest.split("<!-- end -->", 1)
-    mark = "<!-- applications -->\n"
-    DOCUMENT.write_text(f"{head}{mark}\n{table(cells)}\n\n<!-- end -->{tail}")
+    documents.write_tables(DOCUMENT, {"applications": table(cells)})
 
 
 def main():

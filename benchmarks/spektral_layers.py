@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import spektral
 import tensorflow as tf
+from documents import write_tables
 
 import keras_swd
 from keras_swd.graphs import layers
@@ -211,13 +212,6 @@ def table():
     return "\n".join(lines)
 
 
-def write_table(document, body):
-    head, rest = document.read_text().split("<!-- layers -->\n", 1)
-    _, tail = rest.split("<!-- end -->", 1)
-    text = f"{head}<!-- layers -->\n\n{body}\n\n<!-- end -->{tail}"
-    document.write_text(text)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -228,7 +222,7 @@ def main():
         # Spektral's about dense matrices, Keras' about NumPy's `copy`.
         warnings.simplefilter("ignore")
         body = table()
-    write_table(args.document, body)
+    write_tables(args.document, {"layers": body})
 
 
 if __name__ == "__main__":

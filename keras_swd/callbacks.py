@@ -155,7 +155,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._find_steps()
         self._epoch = 0
         self._done = 0.0
-        self._prunable: Prunable | None = None
+        self._prunable: Prunable
         self._attached: list[Attached] = []
         self._period = None
         self._counts: list[int] = []
@@ -174,7 +174,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
         model = self._up_to_date_model()
-        if self._prunable is None:
+        if not self._attached:
             if not model.built:  # its first step builds it
                 return
             self._attach()
@@ -209,7 +209,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._up_to_date_model()
         if self.params.get("steps") is None:
             self._steps_per_epoch = self._batches
-        if self._prunable is None:
+        if not self._attached:
             self._attach()
         logs = {} if logs is None else logs
         masks = self._masks or self._present_masks()

@@ -29,13 +29,15 @@ class Choice:
     Args:
         count: Integer, how many.
         threshold: Float: they score at or below it.
-        lowest: Boolean array of shape `(units,)`, exactly `count` true; None
+        lowest: Boolean array of shape `(units,)`, exactly `count` true; empty
             for kernels, where the threshold serves.
     """
 
     count: int
     threshold: float
-    lowest: np.ndarray | None = None
+    lowest: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, bool)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Prunable:
         def removed(count: int) -> np.ndarray:
             marks = np.zeros(self._units, bool)
             shares = share(count / total)
-            for units, s, n in zip(sets, scores, shares, strict=True):
+            channels = [s for s in sets if isinstance(s, ChannelSet)]
+            for units, s, n in zip(channels, scores, shares, strict=True):
                 own = slice(units.first, units.first + units.size)
                 marks[own] = lowest_units(s, n)
             return marks
@@ -131,7 +132,8 @@ class Prunable:
         Returns:
             List of `Choice`, one per set.
         """
-        guesses = [c.threshold for c in before] or [None] * len(self.sets)
+        guesses: list[float | None] = [c.threshold for c in before]
+        guesses = guesses or [None] * len(self.sets)
         sets = zip(self.sets, counts, guesses, strict=True)
         return [units.choose(count, guess) for units, count, guess in sets]
 

@@ -138,9 +138,7 @@ def with_regularizer(
     if not changed:
         raise ValueError(
             f"No layer of model {model.name!r} takes `{arguments[0]}` through "
-            "its configuration. Pass it to the layers in the model's code. "
-            "Coupled channels of a model without normalizations need "
-            "`CoupledChannels(kernels=True)`."
+            f"its configuration. {_remedy(arguments)}"
         )
     return twin
 
@@ -153,6 +151,16 @@ def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
     if granularity.kernels:
         return SCALE_ARGUMENTS + KERNEL_ARGUMENTS
     return SCALE_ARGUMENTS
+
+
+def _remedy(arguments: tuple[str, ...]) -> str:
+    """What to do if no layer takes any of these arguments."""
+    if arguments is SCALE_ARGUMENTS:
+        return (
+            "Coupled channels of a model without normalizations need "
+            "`CoupledChannels(kernels=True)`."
+        )
+    return f"Pass `{arguments[0]}=` to the layers in the model's code."
 
 
 def _walk(model, trail: str = ""):

@@ -44,7 +44,8 @@ def test_the_public_names_are_there():
         SelectiveWeightDecay PruningScheduler Constant Linear Exponential
         Polynomial Unstructured Channel Block NM GlobalRanking Uniform LAMP
         ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
-        export
+        CoupledChannels Parameters Operations NetworkSlimming find_coupling
+        shrink export graphs
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_swd.criteria import Magnitude
@@ -239,7 +240,9 @@ class Controls(Held):
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
-    def set(self, strength: float, controls: Sequence[float]) -> None:
+    def set(
+        self, strength: float, controls: Sequence[float] | np.ndarray
+    ) -> None:
         """Sets what the coming step sees."""
         self.assign([strength, *controls])
 

@@ -18,8 +18,8 @@ def shrink(model: keras.Model) -> keras.Model:
     Channels go whose weights are zero, or whose consumers have zeros for them,
     with all that served them alone. A channel that adds a constant, such as a
     bias behind a filter of zeros, goes too: the constant becomes part of the
-    next layer's bias. `keras_swd.find_coupling` tells beforehand how many channels
-    go, and why others stay.
+    next layer's bias. `keras_swd.find_coupling` tells beforehand how many
+    channels go, and why others stay.
 
     Inputs and outputs stay as they are. The result is compared with `model` on
     random input: in float32, outputs may differ by 1e-5 of the largest value.

@@ -151,7 +151,8 @@ def read_skeleton(model: keras.Model) -> Skeleton:
 def _check_known(layer: Any) -> None:
     """Raises if a layer stores weights in a way that cannot be foreseen."""
     own = type(layer).__module__.startswith("keras.")
-    if not own and getattr(layer, "weights", ()):
+    weights: Any = getattr(layer, "weights", ())
+    if weights and not own:
         raise ValueError(
             f"Layer {layer.name!r} is a {type(layer).__name__}, none of "
             "Keras' own, so what a file stores of it cannot be told before. "
