@@ -95,7 +95,7 @@ def shortfall(left: float | None) -> str | None:
     return (
         f"A weight selected when the strength has grown will keep {left:.0%} "
         "of its value until removal, so removing it may cost accuracy. Let "
-        "growth `finish` earlier, raise the end of the schedule, or let the "
+        "growth end earlier, raise the strength that it ends at, or let the "
         "learning rate fall later."
     )
 

@@ -207,8 +207,11 @@ class Attached:
     controls: Controls
     weights: Sequence[Weight]
 
-    def set(self, strength: float, choices: Sequence[Choice]) -> None:
-        """Sets what the coming step sees."""
+    def set(self, strength: float, choices: Sequence[Choice] | None) -> None:
+        """Sets what the coming step sees; None leaves the choice as it is."""
+        if choices is None:
+            self.controls.set(strength)
+            return
         values = [weight.controls(choices) for weight in self.weights]
         self.controls.set(strength, np.concatenate(values))
 
