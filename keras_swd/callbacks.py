@@ -268,12 +268,12 @@ class PruningScheduler(keras.callbacks.Callback):
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
-        self._attached, new = self._prunable.attach(self.model)
         self._plans = [
-            a.regularizer.plan(self.schedule, self._total, self.remove_at)
-            for a in self._attached
+            regularizer.plan(self.schedule, self._total, self.remove_at)
+            for regularizer in self._prunable.regularizers
         ]
         self._remove_at, pick_at = agreed_times(self._plans)
+        self._attached, new = self._prunable.attach(self.model)
         self._selection = selection(
             self._prunable, pick_at, self.reallocations or self._total
         )

@@ -122,7 +122,7 @@ class Once:
         """Gives each regularizer the chosen units of its sets."""
         self.forget()
         for place, units in enumerate(self.prunable.sets):
-            bits = np.packbits(self.choices[place].lowest)
+            bits = np.packbits(np.asarray(self.choices[place].lowest))
             units.regularizer.selection[place] = bits
 
     def _restore(self) -> bool:

@@ -191,7 +191,7 @@ class MarkedKernel(Kernel):
 
     def chosen(self, choices: Sequence[Choice]) -> np.ndarray:
         """Returns a mask: False for the entries to remove."""
-        return self.keep(choices[self.index].lowest)
+        return self.keep(np.asarray(choices[self.index].lowest))
 
 
 def find_kernels(model: keras.Model) -> list[Kernel]:

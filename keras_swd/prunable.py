@@ -60,6 +60,13 @@ class Prunable:
             )
             self.counts()
 
+    @property
+    def regularizers(self) -> list[PruningRegularizer]:
+        """Each regularizer once, in the order in which `attach` has them."""
+        return list(
+            {id(w.regularizer): w.regularizer for w in self.weights}.values()
+        )
+
     def counts(self) -> list[int]:
         """Returns how many units each set gives up now.
 

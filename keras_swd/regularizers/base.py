@@ -280,7 +280,9 @@ class Controls:
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
     def set(
-        self, strength: float, selection: Sequence[float] | None = None
+        self,
+        strength: float,
+        selection: Sequence[float] | np.ndarray | None = None,
     ) -> None:
         """Sets what the coming step sees; None leaves the selection alone."""
         self.strength.assign(strength)

@@ -100,12 +100,13 @@ class GReg1(PruningRegularizer):
     ):
         super().__init__(sparsity, granularity, criterion)
         self.weight_decay = check_weight_decay(weight_decay)
-        self.interval = check_count("interval", interval)
-        if self.interval is None:
+        steps = check_count("interval", interval)
+        if steps is None:
             raise ValueError(
                 "Argument `interval` must be a positive integer, the steps "
                 "from one increment to the next. Received: interval=None."
             )
+        self.interval = steps
         self.increment = _increment("increment", increment)
         self.ceiling = check_positive("ceiling", ceiling)
         self.stabilizing = check_count("stabilizing", stabilizing)
@@ -253,19 +254,14 @@ class GReg2(GReg1):
             `None`.
         interval: Positive integer, the steps from one increment to the next.
             Defaults to `10`.
-        increment: Float > 0, by how much the strength grows each time after
-            the selection. `None` fits the growth to the run. Defaults to
-            `None`.
-        ceiling: Float > `picking_ceiling`, the strength at which growth ends.
-            Defaults to `1.0`.
-        stabilizing: Positive integer, for how many steps at least the strength
-            is held there. `None` holds it until removal is due. Defaults to
-            `None`.
-        begin: Float in [0, 1), the progress at which growth begins. Defaults
-            to `0.0`, for a trained model.
-        picking_increment: Float > 0, by how much the strength grows each time
-            before the selection. `None` fits the growth to the run. Defaults
-            to `None`; the authors take `1e-5`.
+        increment: Float > 0, the increment after the selection. `None` fits it
+            to the run. Defaults to `None`.
+        ceiling: Float > `picking_ceiling`. Defaults to `1.0`.
+        stabilizing: Positive integer or None. Defaults to `None`.
+        begin: Float in [0, 1). Defaults to `0.0`, for a trained model.
+        picking_increment: Float > 0, the increment before the selection.
+            `None` fits it to the run. Defaults to `None`; the authors take
+            `1e-5`.
         picking_ceiling: Float > 0, the strength at which units are selected.
             Defaults to `0.01`.
         granularity: Which entries go together. Defaults to `Unstructured()`.
