@@ -18,6 +18,8 @@ from keras_swd.granularity import CoupledChannels as CoupledChannels
 from keras_swd.granularity import Unstructured as Unstructured
 from keras_swd.rebuilding import strip as strip
 from keras_swd.rebuilding import with_regularizer as with_regularizer
+from keras_swd.regularizers.growing import GReg1 as GReg1
+from keras_swd.regularizers.growing import GReg2 as GReg2
 from keras_swd.regularizers.network_slimming import (
     NetworkSlimming as NetworkSlimming,
 )

@@ -8,6 +8,7 @@ import numpy as np
 from keras_swd import forecast
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
+from keras_swd.choosing import selection
 from keras_swd.kernels import Choice
 from keras_swd.prunable import (
     Attached,
@@ -19,6 +20,7 @@ from keras_swd.prunable import (
     share_masked,
     share_of_norm,
 )
+from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Exponential, Schedule, check_progress
 from keras_swd.selection import check_count
@@ -40,14 +42,14 @@ class PruningScheduler(keras.callbacks.Callback):
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
-    the weights, so a run resumed with `initial_epoch` or `BackupAndRestore`
-    continues as if never stopped.
+    the weights, or saved with them, so a run resumed with `initial_epoch` or
+    `BackupAndRestore` continues as if never stopped.
 
     At the end of each epoch it adds to `logs`:
 
     - `sparsity`: share of the prunable weights that removal would zero now.
     - `swd_strength`: strength of the selective decay.
-    - `swd_threshold`: largest threshold of all kernels.
+    - `swd_threshold`: largest threshold of all kernels, -1 without any.
     - `swd_residual`: share of the squared norm of the prunable kernels that
       selected units still hold.
     - With `monitor_data`, each compiled metric with the selected units at
@@ -69,7 +71,8 @@ class PruningScheduler(keras.callbacks.Callback):
             remove. Kernels whose regularizer has a target of its own do not
             count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
-            to `Exponential(0.1, 5e3, finish=0.8)`.
+            to `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` have
+            their own.
         allocation: An `Allocation`, how kernels share the target. Defaults to
             `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
@@ -85,12 +88,13 @@ class PruningScheduler(keras.callbacks.Callback):
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
             With `schedule=Constant(0.0)` this is magnitude pruning, then
-            fine-tuning. Defaults to `1.0`, the end.
+            fine-tuning. Defaults to the end, or to what the regularizer's
+            method has.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
             kernel is prunable, a granularity does not fit, a target is missing,
-            or the number of steps is unknown.
+            the number of steps is unknown, or a method needs more.
 
     Example:
 
@@ -123,7 +127,7 @@ class PruningScheduler(keras.callbacks.Callback):
         total_steps: int | None = None,
         monitor_data=None,
         reallocations: int | None = 100,
-        remove_at: float = 1.0,
+        remove_at: float | None = None,
     ):
         super().__init__()
         self.sparsity = check_target(sparsity)
@@ -143,7 +147,9 @@ class PruningScheduler(keras.callbacks.Callback):
         self.total_steps = check_count("total_steps", total_steps)
         self.monitor_data = monitor_data
         self.reallocations = check_count("reallocations", reallocations)
-        self.remove_at = check_progress("remove_at", remove_at)
+        self.remove_at = remove_at
+        if remove_at is not None:
+            self.remove_at = check_progress("remove_at", remove_at)
         if self.remove_at == 0.0:
             raise ValueError(
                 "Argument `remove_at` must be greater than 0. To prune before "
@@ -157,9 +163,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._done = 0.0
         self._prunable: Prunable
         self._attached: list[Attached] = []
-        self._period = None
-        self._counts: list[int] = []
-        self._choices: list[Choice] = []
+        self._plans: list[Plan] = []
         self._masks: list[np.ndarray] = []
         self._strength = self._coming = 0.0
         self._warned: set[str] = set()
@@ -181,15 +185,15 @@ class PruningScheduler(keras.callbacks.Callback):
         progress = self._progress(batch)
         if self._masks:
             return
-        if progress >= self.remove_at and self.remove_at < 1.0:
+        first = not self._selection.counts
+        choices = self._select(progress)
+        if progress >= self._remove_at and self._remove_at < 1.0:
             self._remove()
             return
-        first = not self._counts
-        self._select(progress)
-        self._coming = self.schedule(progress)
-        for attached in self._attached:
-            attached.set(self._coming, self._choices)
-        if first:
+        self._coming = self._strongest(progress)
+        for attached, plan in zip(self._attached, self._plans, strict=True):
+            attached.set(plan.strength(progress), choices)
+        if first and self._selection.counts:
             self._warn_of_forecast(progress)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -199,7 +203,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._masks:
             self._up_to_date_model()
             apply_masks(self._prunable.weights, self._masks)
-        elif self._counts:
+        elif self._attached and self._selection.choices:
             # Not in `on_train_batch_begin`: where data end unforeseen, Keras
             # begins a step that never runs.
             self._strength = self._coming
@@ -212,11 +216,11 @@ class PruningScheduler(keras.callbacks.Callback):
         if not self._attached:
             self._attach()
         logs = {} if logs is None else logs
-        masks = self._masks or self._present_masks()
+        masks = self._masks or self._selection.masks()
         logs["sparsity"] = share_masked(masks)
         logs["swd_strength"] = 0.0 if self._masks else self._strength
-        logs["swd_threshold"] = max(
-            (choice.threshold for choice in self._choices), default=-1.0
+        logs["swd_threshold"] = (
+            -1.0 if self._masks else self._selection.threshold
         )
         logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
         if self.monitor_data is not None:
@@ -235,10 +239,13 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._masks:
             # Averaged weights, e.g., are put in place when the run ends.
             apply_masks(self._prunable.weights, self._masks)
-            return
-        if self._done < 1.0 - 0.5 / self._total:
+        if self._done >= 1.0 - 0.5 / self._total:
+            if not self._masks:
+                self._remove()
+            self._selection.forget()
+        elif not self._masks:
             residual = share_of_norm(
-                self._prunable.weights, self._present_masks()
+                self._prunable.weights, self._selection.masks()
             )
             self._release()
             warnings.warn(
@@ -249,8 +256,6 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"sparsity={self.sparsity})` and check the accuracy.",
                 stacklevel=2,
             )
-            return
-        self._remove()
 
     def _up_to_date_model(self) -> keras.Model:
         """The model, its variables up to date.
@@ -263,7 +268,15 @@ class PruningScheduler(keras.callbacks.Callback):
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
+        self._plans = [
+            regularizer.plan(self.schedule, self._total, self.remove_at)
+            for regularizer in self._prunable.regularizers
+        ]
+        self._remove_at, pick_at = agreed_times(self._plans)
         self._attached, new = self._prunable.attach(self.model)
+        self._selection = selection(
+            self._prunable, pick_at, self.reallocations or self._total
+        )
         if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
             self.model.make_train_function(force=True)
@@ -290,27 +303,26 @@ class PruningScheduler(keras.callbacks.Callback):
 
     # Selection --------------------------------------------------------------
 
-    def _select(self, progress: float) -> None:
-        """Renews the counts where they are due, and all thresholds."""
-        period = int(progress * (self.reallocations or self._total))
-        if period != self._period:
-            self._period = period
-            self._counts = self._prunable.counts()
-            # While the decay is weak, the ranking still mirrors initial values.
-            if self.schedule(progress) >= SETTLING * self.schedule(1.0):
-                self._warn_of_collapse()
-        self._choices = self._prunable.choose(self._counts, self._choices)
+    def _select(self, progress: float) -> list[Choice] | None:
+        """Renews the selection; returns it if it is another than before."""
+        before = self._selection.choices
+        # While the decay is weak, the ranking still mirrors initial values.
+        settling = SETTLING * self._strongest(1.0)
+        if self._selection.update(progress) and (
+            self._selection.final or self._strongest(progress) >= settling
+        ):
+            self._warn_of_collapse()
+        choices = self._selection.choices
+        return None if choices is before else choices
 
-    def _present_masks(self) -> list[np.ndarray]:
-        if not self._counts:
-            self._counts = self._prunable.counts()
-        return self._prunable.masks(self._prunable.choose(self._counts))
+    def _strongest(self, progress: float) -> float:
+        """The largest strength of all regularizers at `progress`."""
+        return max(plan.strength(progress) for plan in self._plans)
 
     def _remove(self) -> None:
         """Zeroes the selected units for good."""
         check_finite(self._prunable.weights)
-        self._masks = self._present_masks()
-        self._choices = []
+        self._masks = self._selection.masks()
         self._release()
         apply_masks(self._prunable.weights, self._masks)
         for weight, mask in zip(
@@ -338,7 +350,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_collapse(self) -> None:
         """Warns of kernels that are about to lose nearly all their units."""
-        for units, count in zip(self._prunable.sets, self._counts, strict=True):
+        for units, count in zip(
+            self._prunable.sets, self._selection.counts, strict=True
+        ):
             kept = units.size - count
             few = kept < min(FEW_UNITS, units.size / 10)
             # What diverged has no lowest units; removal will refuse it.
@@ -353,8 +367,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _decay(self, progress: float) -> float:
         """The strongest decay of a selected weight at `progress`."""
-        strength = self.schedule(min(progress, 1.0))
-        return max(a.regularizer.decay(strength) for a in self._attached)
+        progress = min(progress, 1.0)
+        pairs = zip(self._attached, self._plans, strict=True)
+        return max(a.regularizer.decay(p.strength(progress)) for a, p in pairs)
 
     def _warn_of_instability(self) -> None:
         """Warns if the decay of this epoch's last step is too strong."""
@@ -368,16 +383,16 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
-        if self.schedule(self.remove_at) == 0.0:
+        if self._strongest(self._remove_at) == 0.0:
             return  # magnitude pruning drives nothing down
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,
             self._decay,
-            max(choice.threshold for choice in self._choices),
+            max(choice.threshold for choice in self._selection.choices),
             total_steps=self._total,
             begin=progress,
-            end=self.remove_at,
+            end=self._remove_at,
         )
         message = forecast.shortfall(left)
         if message is not None:

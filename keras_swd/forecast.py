@@ -95,8 +95,8 @@ def shortfall(left: float | None) -> str | None:
     return (
         f"A weight selected when the strength has grown will keep {left:.0%} "
         "of its value until removal, so removing it may cost accuracy. Let "
-        "growth `finish` earlier, raise the end of the schedule, or let the "
-        "learning rate fall later."
+        "growth `finish` earlier (or remove later), raise the strength that "
+        "it ends at, or let the learning rate fall later."
     )
 
 

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.granularity import Unstructured
+from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.host import read
 from keras_swd.regularizers.base import (
     PruningRegularizer,
+    Selector,
     Threshold,
     pruning_regularizer,
 )
@@ -30,7 +31,7 @@ class Choice:
         count: Integer, how many.
         threshold: Float: they score at or below it.
         lowest: Boolean array of shape `(units,)`, exactly `count` true; empty
-            for kernels, where the threshold serves.
+            where the threshold serves.
     """
 
     count: int
@@ -38,6 +39,21 @@ class Choice:
     lowest: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros(0, bool)
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked(Selector):
+    """Selects the units whose control is above 0.
+
+    Args:
+        granularity: A `Granularity`, which entries go together.
+    """
+
+    granularity: Granularity
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        return self.granularity.expand(controls > 0.0, tuple(values.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +86,7 @@ class Kernel:
         return self.unit_scores().size
 
     @property
-    def select(self) -> Threshold:
+    def select(self) -> Selector:
         """How its control selects entries in a compiled step."""
         regularizer = self.regularizer
         return Threshold(regularizer.granularity, regularizer.criterion)
@@ -126,7 +142,9 @@ class Kernel:
         """Returns the `count` lowest units as a choice."""
         return Choice(count, self.threshold(count, guess))
 
-    def controls(self, choices: Sequence[Choice]) -> list[float]:
+    def controls(
+        self, choices: Sequence[Choice]
+    ) -> Sequence[float] | np.ndarray:
         """Returns what tells a compiled step the choice."""
         return [choices[self.index].threshold]
 
@@ -136,11 +154,46 @@ class Kernel:
 
     def mask(self, count: int) -> np.ndarray:
         """Returns False for the entries of the `count` lowest units."""
-        removed = lowest_units(self.unit_scores(), count)
+        return self.keep(lowest_units(self.unit_scores(), count))
+
+    def keep(self, removed: np.ndarray) -> np.ndarray:
+        """Returns False for the entries of the marked units."""
         expand = self.regularizer.granularity.expand
         return ~ops.convert_to_numpy(
             expand(ops.convert_to_tensor(removed), self.shape)
         )
+
+
+class MarkedKernel(Kernel):
+    """A kernel whose units are selected once in a run.
+
+    No threshold can hold them: a kept unit may fall below a selected one.
+    """
+
+    @property
+    def select(self) -> Marked:
+        """How its controls select entries in a compiled step."""
+        return Marked(self.regularizer.granularity)
+
+    @property
+    def width(self) -> int:
+        """The number of its controls."""
+        return self.size
+
+    def choose(self, count: int, guess: float | None = None) -> Choice:
+        """Returns the `count` lowest units as a choice."""
+        del guess
+        scores = self.unit_scores()
+        threshold = threshold_of_units(scores, count)
+        return Choice(count, threshold, lowest_units(scores, count))
+
+    def controls(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns what tells a compiled step the choice."""
+        return np.asarray(choices[self.index].lowest, "float32")
+
+    def chosen(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns a mask: False for the entries to remove."""
+        return self.keep(np.asarray(choices[self.index].lowest))
 
 
 def find_kernels(model: keras.Model) -> list[Kernel]:
@@ -149,5 +202,6 @@ def find_kernels(model: keras.Model) -> list[Kernel]:
     for variable in model.trainable_variables:
         regularizer = pruning_regularizer(variable)
         if regularizer is not None and not regularizer.granularity.coupled:
-            found.append(Kernel(variable, regularizer, len(found)))
+            kind = MarkedKernel if regularizer.selects_once else Kernel
+            found.append(kind(variable, regularizer, len(found)))
     return found

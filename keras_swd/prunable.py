@@ -60,6 +60,13 @@ class Prunable:
             )
             self.counts()
 
+    @property
+    def regularizers(self) -> list[PruningRegularizer]:
+        """Each regularizer once, in the order in which `attach` has them."""
+        return list(
+            {id(w.regularizer): w.regularizer for w in self.weights}.values()
+        )
+
     def counts(self) -> list[int]:
         """Returns how many units each set gives up now.
 
@@ -209,8 +216,11 @@ class Attached:
     controls: Controls
     weights: Sequence[Weight]
 
-    def set(self, strength: float, choices: Sequence[Choice]) -> None:
-        """Sets what the coming step sees."""
+    def set(self, strength: float, choices: Sequence[Choice] | None) -> None:
+        """Sets what the coming step sees; None leaves the choice as it is."""
+        if choices is None:
+            self.controls.set(strength)
+            return
         values = [weight.controls(choices) for weight in self.weights]
         self.controls.set(strength, np.concatenate(values))
 

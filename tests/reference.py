@@ -1,5 +1,6 @@
 """Float64 NumPy versions of the formulas, slow and obvious."""
 
+import fractions
 import math
 
 import numpy as np
@@ -95,3 +96,72 @@ def model_cost(model, operations=False):
             entries = int(np.prod(layer.kernel.shape))
             total += entries * int(np.prod(height_and_width))
     return total
+
+
+def greg_penalty(kernel, weight_decay, selected, kept, mask):
+    """Value and gradient, one weight at a time; the mask is true to keep."""
+    value, gradient = 0.0, np.zeros(np.shape(kernel))
+    for index, w in np.ndenumerate(np.asarray(kernel, "float64")):
+        rate = weight_decay + (kept if mask[index] else selected)
+        value += 0.5 * rate * w * w
+        gradient[index] = rate * w
+    return value, gradient
+
+
+def train_greg(
+    gradient,
+    w,
+    sparsity,
+    weight_decay,
+    interval,
+    increment,
+    ceiling,
+    hold,
+    picking_increment=0.0,
+    picking_ceiling=0.0,
+    begin=0,
+    steps=0,
+    learning_rate=0.1,
+    momentum=0.0,
+):
+    """Growing regularization by the pseudocode of the methods page.
+
+    Exact fractions count the rungs. Without a picking ceiling it is GReg-1.
+    Returns strengths, the weights after each step, the mask (true to keep) and
+    the number of steps after which units become zero. It makes `steps` steps,
+    or as many as that takes.
+    """
+    exact = [fractions.Fraction(str(x)) for x in (increment, ceiling)]
+    rise, top = exact
+    pick_rise = fractions.Fraction(str(picking_increment))
+    pick_top = fractions.Fraction(str(picking_ceiling))
+    picking = math.ceil(pick_top / pick_rise) if pick_rise else 0
+    pick = begin + picking * interval
+    last = pick + (math.ceil((top - pick_top) / rise) - 1) * interval
+    removal = last + hold + 1
+    w, velocity = np.array(w, "float64"), np.zeros(np.shape(w))
+    mask = np.ones(w.shape, bool)
+    strengths, history = [], []
+    for t in range(steps or removal):
+        n = (t - begin) // interval
+        if t == pick:
+            count = round(sparsity * w.size)
+            mask.flat[np.argsort(np.abs(w), axis=None)[:count]] = False
+        if t < begin or t >= removal:
+            selected = kept = 0
+        elif t < pick:
+            selected = kept = min(pick_top, pick_rise * (n + 1))
+        else:
+            selected = min(top, pick_top + rise * (n - picking + 1))
+            kept = -fractions.Fraction(str(weight_decay)) if picking else 0
+        if t == removal:
+            w = w * mask
+        rates = weight_decay, float(selected), float(kept)
+        slope = gradient(w) + greg_penalty(w, *rates, mask)[1]
+        velocity = momentum * velocity - learning_rate * slope
+        w = w + velocity
+        if t >= removal:
+            w = w * mask
+        strengths.append(float(selected))
+        history.append(w)
+    return strengths, history, mask, removal

@@ -11,6 +11,8 @@ from keras import ops
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.held import Held
+from keras_swd.regularizers.plan import Plan
+from keras_swd.schedules import Schedule
 from keras_swd.selection import check_sparsity
 
 
@@ -20,13 +22,14 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     A subclass says what the penalty of a kernel is, in
     `penalty(values, strength, select, controls)`, and without a scheduler in
     `__call__(values)`; `PruningScheduler` says how hard (`strength`) and which
-    units (`controls`) at every step. Both live in one `Held` vector: the
-    strength first, then what selects the units of each kernel that this
-    instance regularises in a model. One instance may serve many layers, and
-    many models.
+    units (`controls`) at every step. Both are `Held`: the strength, and a
+    vector of what selects the units of each kernel that this instance
+    regularises in a model. One instance may serve many layers, and many
+    models.
 
     It is a `Layer` too, because Keras carries state into compiled steps for
-    layers alone. It has no weights, and saves nothing.
+    layers alone. It has no weights, and saves nothing but a selection that
+    was made for good.
 
     Args:
         sparsity: Float in [0, 1), the target of the kernels that hold this
@@ -40,6 +43,9 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         ValueError: If `sparsity` lies outside [0, 1), or contradicts the
             granularity's own.
     """
+
+    #: Whether units are selected once in a run, at `pick_at` of its plan.
+    selects_once = False
 
     def __init__(
         self,
@@ -68,6 +74,10 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             self.sparsity = fixed
         #: What was attached, each for the kernels of one model.
         self.attached: list[Controls] = []
+        self.held: list[Held] = []
+        #: Units selected for good, one bit each, by their set's place in the
+        #: model that is trained.
+        self.selection: dict[int, np.ndarray] = {}
         self.built = True
 
     def __call__(self, values):
@@ -116,6 +126,25 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             f"{type(self).__name__} must implement `decay(strength)`."
         )
 
+    def plan(
+        self, schedule: Schedule, total_steps: int, remove_at: float | None
+    ) -> Plan:
+        """Returns how this method goes through a run.
+
+        Args:
+            schedule: The scheduler's `Schedule`.
+            total_steps: Integer, the number of steps of the whole run.
+            remove_at: Float in (0, 1], the progress at which the user wants
+                selected units to become zero, or None.
+
+        Returns:
+            A `Plan`: the strength follows the schedule, units are selected
+            anew at every step and removed at the end, unless the user wants it
+            sooner.
+        """
+        del total_steps
+        return Plan(schedule, 1.0 if remove_at is None else remove_at)
+
     def attach(
         self,
         kernels: Sequence[keras.Variable],
@@ -148,6 +177,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         ):
             controls = Controls(size)
             self.attached.append(controls)
+            self.held.extend([controls.strength, controls.selection])
             for kernel, use in zip(kernels, uses, strict=True):
                 kernel.regularizer = KernelView(self, controls, use)
         new = model not in controls.models
@@ -155,10 +185,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         return controls, new
 
     def save_own_variables(self, store) -> None:
-        """Saves nothing: progress and weights give the state again."""
+        """Saves what progress and weights do not give again."""
+        for place, bits in self.selection.items():
+            store[str(place)] = bits
 
     def load_own_variables(self, store) -> None:
-        """Loads nothing."""
+        """Loads what was saved; a file may come from a plain model."""
+        self.selection = {
+            int(place): np.asarray(store[place]) for place in store.keys()
+        }
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -227,8 +262,11 @@ class Use:
     end: int
 
 
-class Controls(Held):
+class Controls:
     """The strength, and what selects the units of some kernels, for a step.
+
+    The two are held apart: a selection that is made once may be as large as
+    the kernels, and is written once.
 
     Args:
         size: Integer, how many numbers select.
@@ -236,15 +274,20 @@ class Controls(Held):
 
     def __init__(self, size: int):
         self.size = size
-        super().__init__([0.0] + [-1.0] * size, name="controls")
+        self.strength = Held(0.0, name="strength")
+        self.selection = Held([-1.0] * size, name="selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
     def set(
-        self, strength: float, controls: Sequence[float] | np.ndarray
+        self,
+        strength: float,
+        selection: Sequence[float] | np.ndarray | None = None,
     ) -> None:
-        """Sets what the coming step sees."""
-        self.assign([strength, *controls])
+        """Sets what the coming step sees; None leaves the selection alone."""
+        self.strength.assign(strength)
+        if selection is not None:
+            self.selection.assign(selection)
 
     def release(self) -> None:
         """Selects nothing: what follows is plain weight decay."""
@@ -272,14 +315,12 @@ class KernelView(keras.regularizers.Regularizer):
 
     def __call__(self, values):
         """Returns the penalty of the kernel at the present controls."""
-        strength, controls = ops.split(
-            ops.convert_to_tensor(self.controls.state), [1]
-        )
+        selection = ops.convert_to_tensor(self.controls.selection.state)
         return self.instance.penalty(
             values,
-            strength[0],
+            ops.convert_to_tensor(self.controls.strength.state),
             self.use.select,
-            controls[self.use.start : self.use.end],
+            selection[self.use.start : self.use.end],
         )
 
     def get_config(self) -> dict:

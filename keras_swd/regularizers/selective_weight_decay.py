@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_swd.fused import fused
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.schedules import is_number
+from keras_swd.regularizers.decay import check_weight_decay, selective_decay
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -58,12 +57,7 @@ class SelectiveWeightDecay(PruningRegularizer):
         criterion=None,
     ):
         super().__init__(sparsity, granularity, criterion)
-        if not is_number(weight_decay) or weight_decay < 0.0:
-            raise ValueError(
-                "Argument `weight_decay` must be a number, 0 or greater. "
-                f"Received: weight_decay={weight_decay!r}."
-            )
-        self.weight_decay = float(weight_decay)
+        self.weight_decay = check_weight_decay(weight_decay)
 
     def __call__(self, values):
         """Returns `weight_decay / 2 * sum(w ** 2)`: there is no selection.
@@ -89,30 +83,9 @@ class SelectiveWeightDecay(PruningRegularizer):
         Returns:
             Float32 scalar tensor.
         """
-        # In float32 whatever the policy: a * w**2 overflows float16.
-        values, strength, controls = (
-            ops.cast(x, "float32") for x in (values, strength, controls)
-        )
-        rule = (tuple(values.shape), select)
-        half_norm, slope = fused(_half_norm, *rule), fused(_slope, *rule)
-
-        @ops.custom_gradient
-        def penalty(values, strength, controls):
-            low = self.weight_decay
-            high = low * (1.0 + strength)
-
-            def backward(*arguments, upstream=None):
-                # PyTorch gives the upstream gradient by name, others alone.
-                upstream = arguments[0] if upstream is None else upstream
-                return (
-                    slope(values, upstream * low, upstream * high, controls),
-                    ops.zeros_like(strength),
-                    ops.zeros_like(controls),
-                )
-
-            return half_norm(values, low, high, controls), backward
-
-        return penalty(values, strength, controls)
+        low = self.weight_decay
+        high = low * (1.0 + ops.cast(strength, "float32"))
+        return selective_decay(values, low, high, select, controls)
 
     def decay(self, strength: float) -> float:
         """Returns `weight_decay * (1 + strength)`."""
@@ -121,14 +94,3 @@ class SelectiveWeightDecay(PruningRegularizer):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"weight_decay": self.weight_decay, **super().get_config()}
-
-
-def _half_norm(select, values, low, high, controls):
-    """Half the sum of squares, weighted `low`, or `high` where selected."""
-    slope = _slope(select, values, low, high, controls)
-    return 0.5 * ops.sum(values * slope)
-
-
-def _slope(select, values, low, high, controls):
-    """The values times `low`, or times `high` where selected."""
-    return values * ops.where(select(values, controls), high, low)

@@ -1,0 +1,69 @@
+"""Weight decay of two rates: one for selected units, one for the others."""
+
+from keras import ops
+
+from keras_swd.fused import fused
+from keras_swd.schedules import is_number
+
+
+def check_weight_decay(weight_decay) -> float:
+    """Returns `weight_decay` as a float, or raises if it is none."""
+    if is_number(weight_decay) and weight_decay >= 0.0:
+        return float(weight_decay)
+    raise ValueError(
+        "Argument `weight_decay` must be a number, 0 or greater. "
+        f"Received: weight_decay={weight_decay!r}."
+    )
+
+
+def selective_decay(values, low, high, select, controls):
+    """Returns half the sum of squares, weighted by two rates.
+
+    `sum(rate * w ** 2) / 2`, where the rate of an entry is `high` where it is
+    selected and `low` elsewhere. The selection is constant under
+    differentiation. All is computed in float32, whatever the policy: a large
+    rate times a square overflows float16.
+
+    Args:
+        values: Float tensor of the kernel's shape.
+        low: Float scalar.
+        high: Float scalar.
+        select: A `Selector`; `select(values, controls)` is true where entries
+            are selected.
+        controls: Float tensor.
+
+    Returns:
+        Float32 scalar tensor.
+    """
+    values, low, high, controls = (
+        ops.cast(x, "float32") for x in (values, low, high, controls)
+    )
+    rule = (tuple(values.shape), select)
+    half_norm, slope = fused(_half_norm, *rule), fused(_slope, *rule)
+
+    @ops.custom_gradient
+    def decay(values, low, high, controls):
+        def backward(*arguments, upstream=None):
+            # PyTorch gives the upstream gradient by name, others alone.
+            upstream = arguments[0] if upstream is None else upstream
+            return (
+                slope(values, upstream * low, upstream * high, controls),
+                ops.zeros_like(low),
+                ops.zeros_like(high),
+                ops.zeros_like(controls),
+            )
+
+        return half_norm(values, low, high, controls), backward
+
+    return decay(values, low, high, controls)
+
+
+def _half_norm(select, values, low, high, controls):
+    """Half the sum of squares, weighted `low`, or `high` where selected."""
+    slope = _slope(select, values, low, high, controls)
+    return 0.5 * ops.sum(values * slope)
+
+
+def _slope(select, values, low, high, controls):
+    """The values times `low`, or times `high` where selected."""
+    return values * ops.where(select(values, controls), high, low)

@@ -1,0 +1,38 @@
+"""What a method asks of a run: how hard, selected when, removed when."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one regularizer goes through one run; all times are progress.
+
+    Args:
+        strength: Function of progress, how hard selected units are penalised.
+        remove_at: Float in (0, 1], when selected units become zero.
+        pick_at: Float in [0, 1), when the selection is made for good; until
+            then every unit is selected. None selects anew at every step.
+            Defaults to `None`.
+    """
+
+    strength: Callable[[float], float]
+    remove_at: float
+    pick_at: float | None = None
+
+
+def agreed_times(plans: Sequence[Plan]) -> tuple[float, float | None]:
+    """Returns `remove_at` and `pick_at` of plans for one run.
+
+    Raises:
+        ValueError: If the plans differ in them.
+    """
+    times = {(plan.remove_at, plan.pick_at) for plan in plans}
+    if len(times) > 1:
+        raise ValueError(
+            "The regularizers of a model must select and remove at the same "
+            "steps. Give all its kernels the same method with the same "
+            "intervals; targets may differ. Received: (remove_at, pick_at) of "
+            f"{sorted(times, key=str)}."
+        )
+    return times.pop()
