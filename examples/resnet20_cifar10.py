@@ -94,14 +94,20 @@ def augmented(images, labels):
             yield batch, labels[chosen]
 
 
+def size(model):
+    """Trainable parameters."""
+    return sum(math.prod(w.shape) for w in model.trainable_weights)
+
+
 train, test = load("train"), load("test")
 model = resnet20()
-full = model.count_params()
+full = size(model)
+ranking = keras_swd.GlobalRanking()
 budget = keras_swd.Parameters(left=args.left)
 callbacks = []
 if args.method == "narrow":
     width = 1.0
-    while model.count_params() > args.left * full:
+    while size(model) > args.left * full:
         width -= 1 / 64
         model = resnet20(width)
 elif args.method == "slimming":
@@ -109,7 +115,7 @@ elif args.method == "slimming":
     model = keras_swd.with_regularizer(model, slim)
     callbacks = [
         keras_swd.PruningScheduler(
-            budget, keras_swd.Constant(0.0), remove_at=0.5
+            budget, keras_swd.Constant(0.0), ranking, remove_at=0.5
         )
     ]
 elif args.method == "swd":
@@ -141,8 +147,8 @@ small = keras_swd.shrink(model)
 result = vars(args) | {
     "accuracy": before,
     "accuracy_after_shrinking": small.evaluate(*test, verbose=0)[1],
-    "parameters": small.count_params(),
-    "parameters_left": small.count_params() / full,
+    "parameters": size(small),
+    "parameters_left": size(small) / full,
     "seconds": seconds,
 }
 print(json.dumps(result))

@@ -11,6 +11,7 @@ import numpy as np
 from keras_swd.channels import Place
 from keras_swd.configured import Configured
 from keras_swd.operations import kernel_uses
+from keras_swd.schedules import is_number
 
 #: From the units that stay, a boolean array, to what is left of the model.
 Cost = Callable[[np.ndarray], int]
@@ -30,7 +31,7 @@ class Budget(Configured):
     """
 
     def __init__(self, left: float):
-        if not isinstance(left, (int, float)) or not 0.0 < left < 1.0:
+        if not is_number(left) or not 0.0 < left < 1.0:
             raise ValueError(
                 "Argument `left` is the share of the model that may be left, "
                 f"in (0, 1). Received: left={left!r}."

@@ -10,15 +10,17 @@ from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.choosing import selection
 from keras_swd.kernels import Choice
-from keras_swd.prunable import (
-    Attached,
-    Prunable,
+from keras_swd.masking import (
     all_finite,
     apply_masks,
     check_finite,
-    check_target,
     share_masked,
     share_of_norm,
+)
+from keras_swd.prunable import (
+    Attached,
+    Prunable,
+    check_target,
 )
 from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
@@ -67,9 +69,11 @@ class PruningScheduler(keras.callbacks.Callback):
     `sum(model.losses)` to your loss.
 
     Args:
-        sparsity: Float in [0, 1), the fraction of the prunable weights to
-            remove. Kernels whose regularizer has a target of its own do not
-            count. `None` if all have. Defaults to `None`.
+        sparsity: Float in [0, 1), the fraction of the prunable units to
+            remove: weights, or what the granularity makes of them. Or, for
+            `CoupledChannels`, a budget: `Parameters(left=0.5)` or
+            `Operations(left=0.5)`. Kernels whose regularizer has a target of
+            its own do not count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
             to `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` have
             their own.
@@ -325,16 +329,8 @@ class PruningScheduler(keras.callbacks.Callback):
         self._masks = self._selection.masks()
         self._release()
         apply_masks(self._prunable.weights, self._masks)
-        for weight, mask in zip(
-            self._prunable.weights, self._masks, strict=True
-        ):
-            if weight.values()[~mask].any():
-                self._warn_once(
-                    weight.path,
-                    f"Kernel {weight.path!r} kept weights that were set to "
-                    "zero, so it misses its target. Something else assigns "
-                    "to it.",
-                )
+        for message in self._prunable.shortfalls(self.model, self._masks):
+            self._warn_once(message, message)
 
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""

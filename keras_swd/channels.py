@@ -176,11 +176,14 @@ class Channels:
             regularizer for coupled channels and are trained.
         places: List of `Place`: all axes that count channels, those of other
             weights too.
+        classes: Integer array of shape `(units,)`: the class of each unit in
+            what `follow` returns for the model.
     """
 
     sets: list[ChannelSet]
     weights: list[ChannelWeight]
     places: list[Place]
+    classes: np.ndarray
 
 
 def find_channels(model: keras.Model, offset: int = 0) -> Channels:
@@ -195,7 +198,8 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
         `Channels`, empty if no weight carries a regularizer for them.
 
     Raises:
-        ValueError: If weights do, and the model has no graph that can be read.
+        ValueError: If weights do, and the model has no graph that can be read,
+            or weights of the same channels carry regularizers that differ.
     """
     carriers = {
         id(v): r
@@ -203,7 +207,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
         if (r := pruning_regularizer(v)) is not None and r.granularity.coupled
     }
     if not carriers:
-        return Channels([], [], [])
+        return Channels([], [], [], np.zeros(0, int))
     places = list(find_places(follow(model)))
     groups = _group([p for p in places if id(p.variable) in carriers])
     places = _renumber(places, groups)
@@ -211,6 +215,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
     sets: list[ChannelSet] = []
     for numbers, units in groups.items():
         own = [carrying[number] for number in numbers]
+        _check_alike([(p.variable, carriers[id(p.variable)]) for p in own])
         first = sum(others.size for others in sets)
         sets.append(
             ChannelSet(
@@ -231,6 +236,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
             for key, p in weights.items()
         ],
         places,
+        np.array([c for units in groups.values() for c in units], int),
     )
 
 
@@ -281,8 +287,34 @@ def _renumber(
     ]
 
 
+def _check_alike(
+    carriers: list[tuple[keras.Variable, PruningRegularizer]],
+) -> None:
+    """Raises if weights of the same channels are to be pruned differently."""
+    first, regularizer = carriers[0]
+    for variable, other in carriers[1:]:
+        mine, its = (
+            (r.sparsity, r.granularity, r.criterion)
+            for r in (regularizer, other)
+        )
+        if mine != its:
+            raise ValueError(
+                f"Weights {first.path!r} and {variable.path!r} hold the same "
+                "channels, so their regularizers must have the same "
+                "`sparsity`, `granularity` and `criterion`. Received: "
+                f"{mine} and {its}."
+            )
+
+
 def _scored(places: list[Place]) -> list[Place]:
-    """Those of the normalizations' scales, or those of matrices, or all."""
+    """Those of the normalizations' scales, or else those of matrices."""
     scales = [p for p in places if p.variable.name == "gamma"]
     matrices = [p for p in places if len(p.variable.shape) > 1]
-    return scales or matrices or places
+    if not scales and not matrices:
+        raise ValueError(
+            f"Weight {places[0].variable.path!r} only shifts its channels, "
+            "which says nothing of their worth. Give the regularizer to the "
+            "kernels too: `CoupledChannels(kernels=True)` with "
+            "`with_regularizer`."
+        )
+    return scales or matrices

@@ -80,11 +80,13 @@ def _collect(function: Any, uses: dict[int, KernelUse]) -> None:
 
 def _kernels(layer: Any) -> list[keras.Variable]:
     """The kernels of a layer whose multiplications are counted."""
+    kernels = []
     if isinstance(layer, SEPARABLE):
-        return [layer.depthwise_kernel, layer.pointwise_kernel]
-    if isinstance(layer, (*DENSE, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE)):
-        return [layer.kernel]
-    return []
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    elif isinstance(layer, (*DENSE, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE)):
+        kernels = [layer.kernel]
+    # A quantized layer, or one with LoRA, computes its kernel from others.
+    return [k for k in kernels if isinstance(k, keras.Variable)]
 
 
 def _positions(node: Any) -> int:

@@ -9,8 +9,16 @@ import numpy as np
 from keras_swd.allocation import Allocation
 from keras_swd.budgets import Budget, fewest
 from keras_swd.channels import ChannelSet, ChannelWeight, find_channels
+from keras_swd.coupling.following import follow
+from keras_swd.coupling.liveness import find_live
+from keras_swd.granularity import CoupledChannels
 from keras_swd.kernels import Choice, Kernel, find_kernels
-from keras_swd.regularizers.base import Controls, PruningRegularizer, Use
+from keras_swd.regularizers.base import (
+    Controls,
+    PruningRegularizer,
+    Use,
+    pruning_regularizer,
+)
 from keras_swd.selection import check_sparsity, lowest_units
 
 #: Units that are ranked among themselves; a weight that units lie on.
@@ -52,6 +60,7 @@ class Prunable:
         self.sets: list[Set] = [*kernels, *channels.sets]
         self.weights: list[Weight] = [*kernels, *channels.weights]
         self._check(model)
+        self._channels = channels
         self._units = sum(s.size for s in channels.sets)
         if isinstance(sparsity, Budget):
             self._cost = sparsity.cost(model, channels.places)
@@ -72,7 +81,8 @@ class Prunable:
 
         A kernel with its own target meets it alone. The others share theirs
         by `allocation`, sets of one granularity among themselves: units of
-        different kinds cannot be ranked together.
+        different kinds cannot be ranked together. Sets of coupled channels
+        with the same target of their own share that.
 
         Returns:
             List of integers, one per set.
@@ -81,8 +91,13 @@ class Prunable:
         for i, units in enumerate(self.sets):
             own = units.regularizer.sparsity
             granularity = units.regularizer.granularity
-            alone = None if own is None or granularity.coupled else i
             target = self.sparsity if own is None else own
+            if isinstance(granularity, CoupledChannels):
+                # Where the regularizer is placed makes no other units.
+                granularity = CoupledChannels(may_empty=granularity.may_empty)
+                alone = None
+            else:
+                alone = None if own is None else i
             pools.setdefault((target, alone, granularity), []).append(i)
         counts = [0] * len(self.sets)
         for (target, _, granularity), members in pools.items():
@@ -97,6 +112,7 @@ class Prunable:
         scores = [units.unit_scores() for units in sets]
         shapes = [units.shape for units in sets]
         total = sum(s.size for s in scores)
+        budgeted = isinstance(target, Budget)
 
         def share(sparsity: float) -> list[int]:
             shares = self.allocation.counts(scores, shapes, sparsity)
@@ -107,10 +123,10 @@ class Prunable:
                         f"{s.size} units of kernel {units.path!r}."
                     )
             if granularity.coupled and not granularity.may_empty:
-                return _leave_one(shares, scores)
+                return _leave_one(shares, scores, exact=not budgeted)
             return shares
 
-        if not isinstance(target, Budget):
+        if not budgeted:
             return share(target)
 
         def removed(count: int) -> np.ndarray:
@@ -124,7 +140,9 @@ class Prunable:
 
         most = total if granularity.may_empty else total - len(sets)
         count = fewest(self._cost, self._allowed, removed, most)
-        return share(count / total)
+        # What was removed before stays removed, whatever it saves.
+        gone = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
+        return share(min(max(count, gone), most) / total)
 
     def choose(
         self, counts: Sequence[int], before: Sequence[Choice] = ()
@@ -147,6 +165,55 @@ class Prunable:
     def masks(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """Returns a mask for each weight, False for the chosen entries."""
         return [weight.chosen(choices) for weight in self.weights]
+
+    def shortfalls(
+        self, model: keras.Model, masks: Sequence[np.ndarray]
+    ) -> list[str]:
+        """Returns what falls short of a removal that was just made.
+
+        Args:
+            model: The model.
+            masks: One mask for each weight, as they were applied.
+
+        Returns:
+            List of strings, each a warning.
+        """
+        found = [
+            f"Kernel {weight.path!r} kept weights that were set to zero, so it "
+            "misses its target. Something else assigns to it."
+            for weight, mask in zip(self.weights, masks, strict=True)
+            if weight.values()[~mask].any()
+        ]
+        alive = self._alive(model, masks) if self._units else []
+        if alive:
+            found.append(
+                f"Channels that were set to zero in {', '.join(alive)} still "
+                "reach the outputs, so `shrink` cannot cut them and the model "
+                "stays larger than its target. Other weights add to them: "
+                "give the regularizer to these too, as "
+                "`CoupledChannels(kernels=True)` with `with_regularizer` "
+                "does, or unfreeze them."
+            )
+        return found
+
+    def _alive(
+        self, model: keras.Model, masks: Sequence[np.ndarray]
+    ) -> list[str]:
+        """Paths of the sets whose removed channels do not all go."""
+        removed = np.zeros(self._units, bool)
+        for weight, mask in zip(self.weights, masks, strict=True):
+            for place in getattr(weight, "places", ()):
+                others = tuple(a for a in range(mask.ndim) if a != place.axis)
+                gone = place.units[~mask.any(axis=others)]
+                removed[gone[gone >= 0]] = True
+        live = find_live(follow(model))
+        alive = live.kept & ~live.filled
+        stays = alive[self._channels.classes] & removed
+        return [
+            repr(units.path)
+            for units in self._channels.sets
+            if stays[units.first : units.first + units.size].any()
+        ]
 
     def attach(self, model: keras.Model) -> tuple[list["Attached"], bool]:
         """Connects the weights to the controls that compiled steps see.
@@ -177,6 +244,13 @@ class Prunable:
 
     def _check(self, model: keras.Model) -> None:
         """Raises a `ValueError` if the sets cannot be pruned as asked."""
+        carriers = map(pruning_regularizer, model.trainable_variables)
+        if not self.sets and any(carriers):
+            raise ValueError(
+                f"No channel of model {model.name!r} can be pruned: all that "
+                "carry a pruning regularizer must stay. "
+                "`keras_swd.find_coupling(model)` tells why."
+            )
         if not self.sets:
             raise ValueError(
                 f"No trainable kernel of model {model.name!r} carries a "
@@ -234,9 +308,12 @@ def _check_built(model: keras.Model) -> None:
 
 
 def _leave_one(
-    counts: Sequence[int], scores: Sequence[np.ndarray]
+    counts: Sequence[int], scores: Sequence[np.ndarray], exact: bool
 ) -> list[int]:
-    """Spares the best unit of each set; others go in their place."""
+    """Spares the best unit of each set; others go in their place.
+
+    With `exact`, it is an error if there are not enough others.
+    """
     spared = [min(n, s.size - 1) for n, s in zip(counts, scores, strict=True)]
     for _ in range(sum(counts) - sum(spared)):
         coming = [
@@ -245,6 +322,8 @@ def _leave_one(
         ]
         lowest = int(np.argmin(coming))
         if np.isinf(coming[lowest]):
+            if not exact:
+                break
             raise ValueError(
                 "Every set of coupled channels keeps one, so the target is "
                 f"out of reach: {sum(counts)} channels were to go, and "
@@ -253,49 +332,3 @@ def _leave_one(
             )
         spared[lowest] += 1
     return spared
-
-
-def all_finite(weights: Sequence[Weight]) -> bool:
-    """Whether no weight holds NaN or infinity."""
-    return all(np.isfinite(weight.values()).all() for weight in weights)
-
-
-def check_finite(weights: Sequence[Weight]) -> None:
-    """Raises a `ValueError` if a weight holds NaN or infinity."""
-    for weight in weights:
-        if not all_finite([weight]):
-            raise ValueError(
-                f"Kernel {weight.path!r} holds NaN or infinity, so its lowest "
-                "weights are not defined. Nothing was removed. The training "
-                "diverged: lower the learning rate, or the end of the "
-                "schedule."
-            )
-
-
-def apply_masks(weights: Sequence[Weight], masks: Sequence[np.ndarray]) -> None:
-    """Sets the entries of each weight to zero where its mask is False."""
-    for weight, mask in zip(weights, masks, strict=True):
-        weight.variable.assign(np.where(mask, weight.values(), 0.0))
-
-
-def share_masked(masks: Sequence[np.ndarray]) -> float:
-    """Returns the share of all entries at which the masks are False."""
-    size = sum(mask.size for mask in masks)
-    return 1.0 - sum(int(np.count_nonzero(mask)) for mask in masks) / size
-
-
-def share_of_norm(
-    weights: Sequence[Weight], masks: Sequence[np.ndarray]
-) -> float:
-    """Returns the share of the squared norm where the masks are False.
-
-    It is 0 for kernels of zeros, and NaN where one holds NaN or infinity.
-    """
-    total, masked = 0.0, 0.0
-    for weight, mask in zip(weights, masks, strict=True):
-        squares = np.square(weight.values(), dtype="float64")
-        total += squares.sum()
-        masked += squares[~mask].sum()
-    if not np.isfinite(total):
-        return float("nan")
-    return float(masked / total) if total else 0.0

@@ -11,6 +11,8 @@ from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
 SCALE_ARGUMENTS = ("gamma_regularizer", "beta_regularizer")
+#: What the configuration of a batch normalization alone holds.
+MOVING = {"moving_mean_initializer"}
 #: Arguments of Keras' layers that regularise a kernel.
 KERNEL_ARGUMENTS = (
     "kernel_regularizer",
@@ -120,6 +122,10 @@ def with_regularizer(
                 return part
         edited = {key: edit(value, trail) for key, value in part.items()}
         for argument in arguments:
+            # Other normalizations have scales too, but compute with all
+            # channels at once, so that these cannot be cut.
+            if argument in SCALE_ARGUMENTS and not MOVING & edited.keys():
+                continue
             if argument in edited:
                 edited[argument] = config
                 changed = True

@@ -1,5 +1,6 @@
 """Setting the lowest units to exactly zero."""
 
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -7,13 +8,8 @@ import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
-from keras_swd.prunable import (
-    Prunable,
-    Weight,
-    apply_masks,
-    check_finite,
-    check_target,
-)
+from keras_swd.masking import Weight, apply_masks, check_finite
+from keras_swd.prunable import Prunable, check_target
 
 
 def remove(
@@ -56,6 +52,8 @@ def remove(
     check_finite(prunable.weights)
     masks = prunable.masks(prunable.choose(prunable.counts()))
     apply_masks(prunable.weights, masks)
+    for message in prunable.shortfalls(model, masks):
+        warnings.warn(message, stacklevel=2)
     return {
         weight.path: int(mask.size - np.count_nonzero(mask))
         for weight, mask in zip(prunable.weights, masks, strict=True)

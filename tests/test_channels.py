@@ -282,3 +282,88 @@ def test_operations_of_a_free_size_are_refused():
     )
     with pytest.raises(ValueError, match="size of the inputs is fixed"):
         kernel_uses(model)
+
+
+def test_a_budget_is_met_where_an_even_share_would_empty_a_set():
+    """Rounded for each set by itself, more would go than can."""
+    widths = (16, 32, 64, 512)
+    stack = [keras.Input((8,)), *map(layers.Dense, widths), layers.Dense(2)]
+    model = with_regularizer(keras.Sequential(stack), coupled(kernels=True))
+    full = size(model)
+    remove(model, Parameters(left=0.9), Uniform())
+    assert 0.88 * full < size(shrink(model)) <= 0.9 * full
+
+
+def test_what_was_removed_stays_removed_when_the_budget_is_met_without_it():
+    model = example()
+    remove(model, Parameters(left=0.5), GlobalRanking())
+    zeros = [
+        ops.convert_to_numpy(model.get_layer(n).gamma) == 0
+        for n in ("norm_a", "norm_b")
+    ]
+    prunable = Prunable(model, Parameters(left=0.9), GlobalRanking())
+    assert prunable.counts() == [int(z.sum()) for z in zeros]
+
+
+def test_shifts_alone_do_not_tell_what_a_channel_is_worth():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3),
+            layers.BatchNormalization(scale=False),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match=r"only shifts.*kernels=True"):
+        remove(with_regularizer(model, coupled()), 0.5)
+    pruned = with_regularizer(model, coupled(kernels=True))
+    remove(pruned, 0.5)
+    assert shrink(pruned).layers[0].filters == 4
+
+
+def test_channels_that_something_else_keeps_alive_are_told():
+    x = keras.Input((8, 8, 3))
+    a = layers.Conv2D(8, 3, padding="same")(x)
+    b = layers.Conv2D(8, 3, padding="same")(x)
+    y = layers.Add()([a, layers.BatchNormalization(name="norm")(b)])
+    y = layers.GlobalAveragePooling2D()(layers.ReLU()(y))
+    model = keras.Model(x, layers.Dense(2)(y))
+    with pytest.warns(UserWarning, match=r"'norm/gamma' still reach.*kernels"):
+        remove(with_regularizer(model, coupled()), Parameters(left=0.5))
+    whole = with_regularizer(model, coupled(kernels=True))
+    full = size(whole)
+    remove(whole, Parameters(left=0.5))
+    assert size(shrink(whole)) <= 0.5 * full
+
+
+def test_other_normalizations_are_left_alone():
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16), layers.LayerNormalization()]
+    )
+    with pytest.raises(ValueError, match="without normalizations"):
+        with_regularizer(model, coupled())
+
+
+def test_channels_that_must_all_stay_are_told():
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16), layers.LayerNormalization()]
+    )
+    model = with_regularizer(model, coupled(kernels=True))
+    with pytest.raises(ValueError, match=r"must stay.*find_coupling"):
+        remove(model, 0.5)
+
+
+def test_weights_of_one_channel_with_different_targets_are_refused():
+    def normalized(x, **arguments):
+        swd = coupled(**arguments)
+        x = layers.Conv2D(8, 3, use_bias=False)(x)
+        return layers.BatchNormalization(
+            gamma_regularizer=swd, beta_regularizer=swd
+        )(x)
+
+    x = keras.Input((8, 8, 3))
+    y = layers.Add()([normalized(x), normalized(x, sparsity=0.5)])
+    model = keras.Model(x, layers.Conv2D(2, 1)(y))
+    with pytest.raises(ValueError, match="must have the same `sparsity`"):
+        remove(model, 0.5)

@@ -490,3 +490,21 @@ def test_a_layer_that_is_not_of_keras_is_refused():
     model = keras.Sequential([keras.Input((8,)), Doubled(4, name="mine")])
     with pytest.raises(ValueError, match=r"'mine' is a Doubled.*`to_tflite`"):
         plan_sizes(model)
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_coupled_channels_are_no_zeros_of_a_kernel(kernels):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(8, 3),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    plain = plan_sizes(model, sparsities=[0.5]).files
+    swd = keras_swd.SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=kernels)
+    )
+    model = keras_swd.with_regularizer(model, swd)
+    coupled = plan_sizes(model, sparsities=[0.5]).files
+    assert [f.bytes for f in coupled] == [f.bytes for f in plain]

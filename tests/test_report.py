@@ -475,3 +475,11 @@ def test_operations_of_a_free_size_are_not_told():
     report = sparsity_report(model)
     assert report.operations is None
     assert "operations" not in str(report)
+
+
+def test_a_layer_that_computes_its_kernel_is_reported():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    model.layers[0].enable_lora(2)
+    report = sparsity_report(model)
+    assert report.total.size == 4 * 5 + 5 + 4 * 2 + 2 * 5
+    assert report.operations is None

@@ -18,10 +18,13 @@ class Liveness:
         kept: Boolean array of shape `(classes,)`.
         reasons: Dictionary from classes that stay for another reason than
             their part in the outputs to that reason.
+        filled: Boolean array of shape `(classes,)`: those that stay only
+            because shapes demand it.
     """
 
     kept: np.ndarray
     reasons: dict[int, str]
+    filled: np.ndarray
 
 
 def find_live(followed: Followed) -> Liveness:
@@ -46,10 +49,11 @@ def find_live(followed: Followed) -> Liveness:
         for number in followed.classes[ids].tolist():
             if kept[number]:
                 reasons.setdefault(number, reason)
+    needed = kept.copy()
     # What these add is constant or goes unseen, so they need no others.
     while _fill(followed, kept, reasons):
         pass
-    return Liveness(kept, reasons)
+    return Liveness(kept, reasons, kept & ~needed)
 
 
 def _keep_needed(followed: Followed, kept: np.ndarray) -> bool:

@@ -32,7 +32,8 @@ class SelectiveWeightDecay(PruningRegularizer):
             instance alone. `None` leaves them to the scheduler's. Defaults to
             `None`.
         granularity: Which entries go together: `Unstructured()`, `Channel()`,
-            `Block()` or `NM()`. Defaults to `Unstructured()`.
+            `Block()`, `NM()` or `CoupledChannels()`. Defaults to
+            `Unstructured()`.
         criterion: What a weight is worth. Defaults to `Magnitude()`.
 
     Raises:

@@ -16,7 +16,7 @@ from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.kernels import Kernel
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
-from keras_swd.report import sparsity_report
+from keras_swd.report import SparsityReport, sparsity_report
 from keras_swd.selection import removed_count
 
 DTYPES = ("float32", "int8")
@@ -152,7 +152,7 @@ def plan_sizes(
     >>> sparse.bytes < 0.3 * plain.bytes
     True
     """
-    present = sparsity_report(model).prunable.sparsity
+    present = _present(sparsity_report(model))
     wanted = _check_sparsities(sparsities, present)
     skeleton = read_skeleton(model)
     return SizePlan(
@@ -201,6 +201,14 @@ def information_limit(model: keras.Model, bits: int = 32) -> int:
     )
 
 
+def _present(report: SparsityReport) -> float:
+    """Share of zeros in the kernels that are pruned, or else in all."""
+    kernels = [k for k in report.kernels if len(k.shape) > 1]
+    pruned = [k for k in kernels if k.prunable] or kernels
+    size = sum(k.size for k in pruned)
+    return sum(k.zeros for k in pruned) / size if size else 0.0
+
+
 def _entropy(share: float) -> float:
     """Bits that one of many yes-or-no choices takes."""
     return -sum(p * math.log2(p) for p in (share, 1.0 - share) if p > 0.0)
@@ -244,7 +252,11 @@ def _files(
 def _pruned(skeleton: Skeleton, sparsity: float) -> list[np.ndarray]:
     """The values of the kernels, those of the lowest units set to zero."""
     variables = [kernel.variable for kernel in skeleton.kernels]
-    regularizers = list(map(pruning_regularizer, variables))
+    # Coupled channels are not zeros of one kernel; `shrink` cuts them out.
+    regularizers = [
+        None if r is not None and r.granularity.coupled else r
+        for r in map(pruning_regularizer, variables)
+    ]
     if not any(regularizers):
         regularizers = [PruningRegularizer()] * len(variables)
     pruned = []

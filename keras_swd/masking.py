@@ -1,0 +1,68 @@
+"""Weights and the masks that tell which of their entries go."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import keras
+import numpy as np
+
+
+class Weight(Protocol):
+    """What is masked: a variable with a path and present values."""
+
+    @property
+    def variable(self) -> keras.Variable:
+        """The variable."""
+
+    @property
+    def path(self) -> str:
+        """The variable's path in its model."""
+
+    def values(self) -> np.ndarray:
+        """Returns the present values; do not keep them."""
+
+
+def all_finite(weights: Sequence[Weight]) -> bool:
+    """Whether no weight holds NaN or infinity."""
+    return all(np.isfinite(weight.values()).all() for weight in weights)
+
+
+def check_finite(weights: Sequence[Weight]) -> None:
+    """Raises a `ValueError` if a weight holds NaN or infinity."""
+    for weight in weights:
+        if not all_finite([weight]):
+            raise ValueError(
+                f"Kernel {weight.path!r} holds NaN or infinity, so its lowest "
+                "weights are not defined. Nothing was removed. The training "
+                "diverged: lower the learning rate, or the end of the "
+                "schedule."
+            )
+
+
+def apply_masks(weights: Sequence[Weight], masks: Sequence[np.ndarray]) -> None:
+    """Sets the entries of each weight to zero where its mask is False."""
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.variable.assign(np.where(mask, weight.values(), 0.0))
+
+
+def share_masked(masks: Sequence[np.ndarray]) -> float:
+    """Returns the share of all entries at which the masks are False."""
+    size = sum(mask.size for mask in masks)
+    return 1.0 - sum(int(np.count_nonzero(mask)) for mask in masks) / size
+
+
+def share_of_norm(
+    weights: Sequence[Weight], masks: Sequence[np.ndarray]
+) -> float:
+    """Returns the share of the squared norm where the masks are False.
+
+    It is 0 for kernels of zeros, and NaN where one holds NaN or infinity.
+    """
+    total, masked = 0.0, 0.0
+    for weight, mask in zip(weights, masks, strict=True):
+        squares = np.square(weight.values(), dtype="float64")
+        total += squares.sum()
+        masked += squares[~mask].sum()
+    if not np.isfinite(total):
+        return float("nan")
+    return float(masked / total) if total else 0.0
