@@ -218,11 +218,12 @@ def write():
     """Writes the tables of the document from what was kept."""
     kept = {
         name: json.loads((CELLS / f"{name}.json").read_text())
-        for name in ("cora", "cora-words", "files", "time")
+        for name in ("cora", "cora-0.1", "cora-words", "files", "time")
     }
     seconds = kept["time"]["seconds"]
     bodies = {
         "accuracy": accuracy_table(kept["cora"]["runs"]),
+        "accuracy 0.1": accuracy_table(kept["cora-0.1"]["runs"]),
         "words": accuracy_table(kept["cora-words"]["runs"]),
         "files": files_table(kept["files"]["files"]),
         "time": f"{kept['time']['epochs']} epochs took {seconds['pruned']:.1f} "

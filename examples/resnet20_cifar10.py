@@ -123,9 +123,7 @@ elif args.method == "swd":
         WEIGHT_DECAY, granularity=keras_swd.CoupledChannels(kernels=True)
     )
     model = keras_swd.with_regularizer(model, swd)
-    callbacks = [
-        keras_swd.PruningScheduler(budget, allocation=keras_swd.GlobalRanking())
-    ]
+    callbacks = [keras_swd.PruningScheduler(budget, allocation=ranking)]
 steps = math.ceil(len(train[1]) / BATCH)
 rate = keras.optimizers.schedules.CosineDecay(RATE, args.epochs * steps)
 model.compile(

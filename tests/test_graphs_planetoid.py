@@ -443,6 +443,16 @@ def test_no_beginning_of_a_pickle_is_taken_for_the_whole():
             unpickle(content[:end], "ind.own.x")
 
 
+def test_rows_that_end_at_a_negative_place_are_refused():
+    """SciPy's own check overflows there, and finds nothing wrong."""
+    matrix = csr_matrix(np.tri(5, 4, dtype="float32"))
+    content = bytearray(python2_pickle(matrix))
+    start = content.index(matrix.indptr.tobytes())
+    content[start + matrix.indptr.nbytes - 1] = 128
+    with pytest.raises(ValueError, match="do not follow one another"):
+        unpickle(bytes(content), "ind.own.x")
+
+
 @hypothesis.given(st.sampled_from(["indices", "indptr"]), st.data())
 def test_a_damaged_index_never_points_outside_the_matrix(name, data):
     matrix = csr_matrix(np.tri(5, 4, dtype="float32"))

@@ -116,6 +116,10 @@ class _CSR:
         )
         if indices.dtype.kind != "i" or indptr.dtype.kind != "i":
             raise ValueError("the indices of a matrix are no integers")
+        # SciPy's check subtracts 32-bit integers, which may overflow.
+        rows = np.diff(indptr.astype("int64"))
+        if indptr.size == 0 or indptr[0] != 0 or (rows < 0).any():
+            raise ValueError("the rows of a matrix do not follow one another")
         shape = self._state["_shape"]
         matrix = csr_matrix((data, indices, indptr), shape=shape)
         # SciPy's compiled code reads wherever the indices point.
