@@ -30,10 +30,12 @@ def benchmark():
     """The program `benchmarks/shrink_applications.py` as a module."""
     if not PROGRAM.is_file():
         pytest.skip("the benchmarks are not part of this checkout")
-    spec = importlib.util.spec_from_file_location("bench_shrink", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROGRAM.parent)
+        spec = importlib.util.spec_from_file_location("bench_shrink", PROGRAM)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.mark.parametrize("name", FAMILIES)
