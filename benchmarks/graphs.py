@@ -30,6 +30,7 @@ DOCUMENT = ROOT / "docs" / "graphs.md"
 EPOCHS, ROUNDS = 200, 5
 SPARSITIES = (0.9, 0.98)
 MODES = (None, "float16", "dynamic", "int8", "int16x8")
+SHARES = ("0.5", "0.75", "0.9", "0.95", "0.98", "0.99")
 METHODS = ("SWD", "magnitude, fine-tuned", "magnitude")
 
 
@@ -170,14 +171,15 @@ def write_file(cora, model, sample, mode):
     }
 
 
-def accuracy_table(runs):
+def accuracy_table(found):
     """Mean and standard deviation by sparsity and method."""
+    runs = found["runs"]
 
     def cell(key):
         accuracy, _ = np.array(runs[key]).T
         return f"{accuracy.mean():.2%} ± {accuracy.std():.2%}"
 
-    sparsities = sorted({key.split()[-1] for key in runs} - {"0.0"})
+    sparsities = [s for s in SHARES if all(f"{m} {s}" in runs for m in METHODS)]
     rows = []
     for s in sparsities:
         nonzeros = np.mean([n for _, n in runs[f"SWD {s}"]])
@@ -187,8 +189,9 @@ def accuracy_table(runs):
     return f"{dense}\n\n" + markdown(["removed", "non-zeros", *METHODS], rows)
 
 
-def files_table(files):
+def files_table(found):
     """Bytes by mode, of both forms at both sparsities."""
+    files = found["files"]
     columns = [
         (s, i) for s in SPARSITIES for i in ("features", "features and edges")
     ]
@@ -196,7 +199,7 @@ def files_table(files):
     for mode in MODES:
         row = [mode or "float32"]
         for sparsity, inputs in columns:
-            found = next(
+            file = next(
                 f
                 for f in files
                 if (f["sparsity"], f["inputs"], f["quantization"])
@@ -204,10 +207,10 @@ def files_table(files):
             )
             row.append(
                 "refused"
-                if "refused" in found
-                else f"{found['bytes']:,} ({found['gzip_bytes']:,} gzip), "
-                f"{'sparse' if found['sparse'] else 'dense'}, "
-                f"{found['accuracy']:.1%}"
+                if "refused" in file
+                else f"{file['bytes']:,} ({file['gzip_bytes']:,} gzip), "
+                f"{'sparse' if file['sparse'] else 'dense'}, "
+                f"{file['accuracy']:.1%}"
             )
         rows.append(row)
     head = [f"{s:.0%}, {inputs}" for s, inputs in columns]
@@ -216,23 +219,30 @@ def files_table(files):
 
 def write():
     """Writes the tables of the document from what was kept."""
-    kept = {
-        name: json.loads((CELLS / f"{name}.json").read_text())
-        for name in ("cora", "cora-0.1", "cora-words", "files", "time")
+    tables = {
+        "cora": ("accuracy", accuracy_table),
+        "cora-0.1": ("accuracy 0.1", accuracy_table),
+        "cora-words": ("words", accuracy_table),
+        "files": ("files", files_table),
+        "time": ("time", time_told),
     }
-    seconds = kept["time"]["seconds"]
-    bodies = {
-        "accuracy": accuracy_table(kept["cora"]["runs"]),
-        "accuracy 0.1": accuracy_table(kept["cora-0.1"]["runs"]),
-        "words": accuracy_table(kept["cora-words"]["runs"]),
-        "files": files_table(kept["files"]["files"]),
-        "time": f"{kept['time']['epochs']} epochs took {seconds['pruned']:.1f} "
-        f"s pruned and {seconds['dense']:.1f} s dense, "
-        f"{kept['time']['ratio']:.2f} times as long (medians of "
-        f"{kept['time']['rounds']} runs in turn, "
-        "`python benchmarks/graphs.py time --data-dir DIR`).",
-    }
+    bodies = {}
+    for name, (mark, table) in tables.items():
+        path = CELLS / f"{name}.json"
+        if path.exists():
+            bodies[mark] = table(json.loads(path.read_text()))
     write_tables(DOCUMENT, bodies)
+
+
+def time_told(found):
+    """How long training took, as a sentence."""
+    seconds = found["seconds"]
+    return (
+        f"{found['epochs']} epochs took {seconds['pruned']:.1f} s pruned and "
+        f"{seconds['dense']:.1f} s dense, {found['ratio']:.2f} times as long "
+        f"(medians of {found['rounds']} runs in turn, "
+        "`python benchmarks/graphs.py time --data-dir DIR`)."
+    )
 
 
 def main():
