@@ -20,7 +20,7 @@ from keras_swd.masking import (
 from keras_swd.prunable import (
     Attached,
     Prunable,
-    check_target,
+    check_goal,
 )
 from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
@@ -134,7 +134,7 @@ class PruningScheduler(keras.callbacks.Callback):
         remove_at: float | None = None,
     ):
         super().__init__()
-        self.sparsity = check_target(sparsity)
+        self.sparsity = check_goal(sparsity)
         self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
         if not isinstance(self.schedule, Schedule):
             raise ValueError(

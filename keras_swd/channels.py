@@ -2,14 +2,13 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_swd.coupling.following import Followed, follow
-from keras_swd.coupling.weights import weight_axes
 from keras_swd.host import read
 from keras_swd.kernels import Choice
 from keras_swd.regularizers.base import (
@@ -167,7 +166,7 @@ class ChannelWeight:
 
 
 @dataclasses.dataclass(frozen=True)
-class Channels:
+class PrunedChannels:
     """The coupled channels of a model that are pruned.
 
     Args:
@@ -186,7 +185,7 @@ class Channels:
     classes: np.ndarray
 
 
-def find_channels(model: keras.Model, offset: int = 0) -> Channels:
+def find_channels(model: keras.Model, offset: int = 0) -> PrunedChannels:
     """Finds the coupled channels of a model that are pruned.
 
     Args:
@@ -195,7 +194,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
             these. Defaults to `0`.
 
     Returns:
-        `Channels`, empty if no weight carries a regularizer for them.
+        `PrunedChannels`, empty if no weight carries a regularizer for them.
 
     Raises:
         ValueError: If weights do, and the model has no graph that can be read,
@@ -207,8 +206,8 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
         if (r := pruning_regularizer(v)) is not None and r.granularity.coupled
     }
     if not carriers:
-        return Channels([], [], [], np.zeros(0, int))
-    places = list(find_places(follow(model)))
+        return PrunedChannels([], [], [], np.zeros(0, int))
+    places = _places(follow(model))
     groups = _group([p for p in places if id(p.variable) in carriers])
     places = _renumber(places, groups)
     carrying = [p for p in places if id(p.variable) in carriers]
@@ -229,7 +228,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
     weights = collections.defaultdict(list)
     for place in carrying:
         weights[id(place.variable)].append(place)
-    return Channels(
+    return PrunedChannels(
         sets,
         [
             ChannelWeight(p[0].variable, carriers[key], tuple(p), sets, offset)
@@ -240,25 +239,16 @@ def find_channels(model: keras.Model, offset: int = 0) -> Channels:
     )
 
 
-def find_places(followed: Followed) -> Iterator[Place]:
-    """Yields each axis of each weight that counts channels.
+def _places(followed: Followed) -> list[Place]:
+    """Each axis of each weight that counts channels.
 
     The units are classes of coupled channels, -1 for those that must stay.
     """
-    classes = np.where(
-        np.isin(followed.classes, list(followed.pinned())),
-        NONE,
-        followed.classes,
-    )
-    for layer, sites in followed.ledger.sites.items():
-        first = next(iter(sites.values())).axis
-        for variable in getattr(layer, "weights", ()):
-            axes = weight_axes(layer, variable.name, first)
-            for axis, site in axes.items():
-                if site in sites:
-                    units = classes[sites[site].ids]
-                    rank = len(variable.shape)
-                    yield Place(variable, axis % rank, units)
+    pinned = list(followed.pinned())
+    return [
+        Place(variable, axis, np.where(np.isin(classes, pinned), NONE, classes))
+        for _, variable, axis, classes in followed.places()
+    ]
 
 
 def _group(places: list[Place]) -> dict[tuple[int, ...], list[int]]:

@@ -15,18 +15,18 @@ from keras_swd.granularity import CoupledChannels
 from keras_swd.kernels import Choice, Kernel, find_kernels
 from keras_swd.regularizers.base import (
     Controls,
+    ControlSlice,
     PruningRegularizer,
-    Use,
     pruning_regularizer,
 )
 from keras_swd.selection import check_sparsity, lowest_units
 
 #: Units that are ranked among themselves; a weight that units lie on.
-Set = Kernel | ChannelSet
+UnitSet = Kernel | ChannelSet
 Weight = Kernel | ChannelWeight
 
 
-def check_target(sparsity) -> float | Budget | None:
+def check_goal(sparsity) -> float | Budget | None:
     """Returns a target as it is meant, or raises if it is none."""
     if sparsity is None or isinstance(sparsity, Budget):
         return sparsity
@@ -57,7 +57,7 @@ class Prunable:
         channels = find_channels(model, offset=len(kernels))
         self.sparsity = sparsity
         self.allocation = allocation
-        self.sets: list[Set] = [*kernels, *channels.sets]
+        self.sets: list[UnitSet] = [*kernels, *channels.sets]
         self.weights: list[Weight] = [*kernels, *channels.weights]
         self._check(model)
         self._channels = channels
@@ -107,7 +107,7 @@ class Prunable:
                 counts[i] = count
         return counts
 
-    def _shares(self, sets: list[Set], target, granularity) -> list[int]:
+    def _shares(self, sets: list[UnitSet], target, granularity) -> list[int]:
         """How many units each set of a pool gives up."""
         scores = [units.unit_scores() for units in sets]
         shapes = [units.shape for units in sets]
@@ -233,7 +233,7 @@ class Prunable:
             regularizer = weights[0].regularizer
             ends = np.cumsum([weight.width for weight in weights]).tolist()
             uses = [
-                Use(weight.select, end - weight.width, end)
+                ControlSlice(weight.select, end - weight.width, end)
                 for weight, end in zip(weights, ends, strict=True)
             ]
             variables = [weight.variable for weight in weights]

@@ -9,7 +9,7 @@ import numpy as np
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.masking import Weight, apply_masks, check_finite
-from keras_swd.prunable import Prunable, check_target
+from keras_swd.prunable import Prunable, check_goal
 
 
 def remove(
@@ -48,7 +48,7 @@ def remove(
     >>> sum(remove(model, sparsity=0.75).values())
     15
     """
-    prunable = Prunable(model, check_target(sparsity), allocation or LAMP())
+    prunable = Prunable(model, check_goal(sparsity), allocation or LAMP())
     check_finite(prunable.weights)
     masks = prunable.masks(prunable.choose(prunable.counts()))
     apply_masks(prunable.weights, masks)

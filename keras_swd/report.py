@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_target, write_whole
 from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
@@ -284,17 +285,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     >>> report.kernels[0].zeros, report.total.nonzeros, report.total.sparsity
     (4, 2, 0.75)
     """
-    if not isinstance(model, keras.layers.Layer):
-        raise ValueError(
-            "Argument `model` must be a Keras model. For a file, load it with "
-            f"`keras.saving.load_model` first. Received: model={model!r}."
-        )
-    if not model.built:
-        raise ValueError(
-            f"Argument `model` must be built, {model.name!r} is not: it has no "
-            "weights yet. Call it on data, or `model.build(input_shape)`, "
-            f"first. Received: model={model!r}."
-        )
+    check_built(model, keras.layers.Layer)
     kernels, others = [], []
     uses = _uses(model)
     for variable in model.weights:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_swd.coupling import find_coupling
+from keras_swd.shrinking import shrink
 
 layers = keras.layers
 
@@ -272,12 +273,13 @@ class Own(keras.Model):
         return self.dense(inputs)
 
 
-def test_models_without_a_graph_are_refused():
+@pytest.mark.parametrize("read", [find_coupling, shrink])
+def test_models_without_a_graph_are_refused(read):
     model = Own()
     with pytest.raises(ValueError, match="must be built, 'own' is not"):
-        find_coupling(model)
+        read(model)
     model(np.zeros((1, 3)))
     with pytest.raises(ValueError, match="must be Sequential or functional"):
-        find_coupling(model)
+        read(model)
     with pytest.raises(ValueError, match="must be a Keras model"):
-        find_coupling("model.keras")
+        read("model.keras")

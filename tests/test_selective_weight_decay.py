@@ -15,7 +15,7 @@ from keras_swd import (
     SelectiveWeightDecay,
     remove,
 )
-from keras_swd.regularizers.base import Threshold, Use
+from keras_swd.regularizers.base import ControlSlice, Threshold
 from keras_swd.selection import kth_smallest
 
 
@@ -30,7 +30,7 @@ def value_and_gradient(regularizer, kernel, strength, threshold):
     )
     model = keras.Sequential([keras.Input((kernel.shape[0],)), layer])
     model.compile(keras.optimizers.SGD(1.0), loss="mse")
-    uses = [Use(select(regularizer), 0, 1)]
+    uses = [ControlSlice(select(regularizer), 0, 1)]
     controls, _ = regularizer.attach([layer.kernel], uses, model)
     controls.set(strength, [threshold])
     layer.kernel.assign(kernel)

@@ -487,22 +487,6 @@ print(keras.saving.load_model(sys.argv[1]).count_params())
 # What is refused --------------------------------------------------------------
 
 
-class Own(keras.Model):
-    def __init__(self):
-        super().__init__(name="own")
-        self.dense = layers.Dense(2)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
-def test_a_subclassed_model_is_refused():
-    model = Own()
-    model(np.zeros((1, 3)))
-    with pytest.raises(ValueError, match="must be Sequential or functional"):
-        shrink(model)
-
-
 class Unlike(layers.Layer):
     """Builds a copy that computes something else."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_swd.coupling.graph import check_model, graph_of, interpret
 from keras_swd.coupling.mixing import Mixer
 from keras_swd.coupling.rules import rule_for
 from keras_swd.coupling.uses import Use
-from keras_swd.coupling.weights import OUT
+from keras_swd.coupling.weights import OUT, weight_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,23 @@ class Followed:
     def size(self) -> int:
         """Number of classes."""
         return int(self.classes.max(initial=-1)) + 1
+
+    def places(self) -> Iterator[tuple[Any, keras.Variable, int, np.ndarray]]:
+        """Yields each axis of each weight that counts channels.
+
+        Yields:
+            A layer, one of its weights, an axis of it, counted from 0, and the
+            class of the channel at each place of that axis.
+        """
+        for layer, sites in self.ledger.sites.items():
+            first = next(iter(sites.values())).axis
+            for variable in getattr(layer, "weights", ()):
+                axes = weight_axes(layer, variable.name, first)
+                for axis, site in axes.items():
+                    if site in sites:
+                        classes = self.classes[sites[site].ids]
+                        rank = len(variable.shape)
+                        yield layer, variable, axis % rank, classes
 
     def pinned(self) -> dict[int, str]:
         """The classes that must stay, each with the last reason given."""

@@ -31,9 +31,9 @@ def graph_of(layer: Any) -> Any:
     return layer if type(layer).call.__module__.startswith("keras.") else None
 
 
-def check_model(model: keras.Model) -> None:
-    """Raises a `ValueError` if a model has no graph that can be read."""
-    if not isinstance(model, keras.Model):
+def check_built(model: Any, kind: Any = keras.Model) -> None:
+    """Raises a `ValueError` if this is no model, or one without weights yet."""
+    if not isinstance(model, kind):
         raise ValueError(
             "Argument `model` must be a Keras model. For a file, load it with "
             f"`keras.saving.load_model` first. Received: model={model!r}."
@@ -44,6 +44,11 @@ def check_model(model: keras.Model) -> None:
             "weights yet. Call it on data, or `model.build(input_shape)`, "
             f"first. Received: model={model!r}."
         )
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises a `ValueError` if a model has no graph that can be read."""
+    check_built(model)
     if graph_of(model) is None:
         raise ValueError(
             "Argument `model` must be Sequential or functional: the graph of "

@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_swd.coupling.following import Followed, follow
 from keras_swd.coupling.liveness import Liveness, find_live
-from keras_swd.coupling.weights import weight_axes
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 
 
@@ -167,17 +166,19 @@ def find_coupling(model: keras.Model) -> Coupling:
 
 def describe(name: str, followed: Followed, live: Liveness) -> Coupling:
     """Groups the classes of a model's channels by where they occur."""
-    places = list(_places(followed))
+    places = list(followed.places())
     groups: dict[int, list[Member]] = collections.defaultdict(list)
-    labels = _labels(followed.size, [classes for _, classes in places])
-    for member, classes in places:
+    labels = _labels(followed.size, [classes for *_, classes in places])
+    for layer, variable, axis, classes in places:
+        path, rank = followed.ledger.paths[layer], len(variable.shape)
         for label in np.unique(labels[classes]).tolist():
             (at,) = np.nonzero(labels[classes] == label)
             # Places of one channel next to each other, channels in order.
             at = at[np.argsort(classes[at], kind="stable")]
             times = at.size // np.unique(classes[at]).size
+            indices = at.reshape(-1, times)
             groups[label].append(
-                dataclasses.replace(member, indices=at.reshape(-1, times))
+                Member(path, variable.name, axis, rank, indices)
             )
     return Coupling(
         name,
@@ -195,23 +196,6 @@ def _group(
     kept = collections.Counter(r for r in reasons if r is not None)
     dead = int(np.count_nonzero(~live.kept[classes]))
     return ChannelGroup(tuple(members), classes.size, dead, dict(kept))
-
-
-def _places(followed: Followed):
-    """Yields each axis of each weight with the classes of its channels."""
-    for layer, sites in followed.ledger.sites.items():
-        for variable in getattr(layer, "weights", ()):
-            rank = len(variable.shape)
-            first = next(iter(sites.values())).axis
-            for axis, site in weight_axes(layer, variable.name, first).items():
-                if site not in sites:
-                    continue
-                classes = followed.classes[sites[site].ids]
-                path = followed.ledger.paths[layer]
-                yield (
-                    Member(path, variable.name, axis % rank, rank, classes),
-                    classes,
-                )
 
 
 def _labels(size: int, places: list[np.ndarray]) -> np.ndarray:

@@ -148,7 +148,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     def attach(
         self,
         kernels: Sequence[keras.Variable],
-        uses: Sequence["Use"],
+        uses: Sequence["ControlSlice"],
         model: keras.Model,
     ) -> tuple["Controls", bool]:
         """Gives each kernel a view of this instance, with its own controls.
@@ -248,7 +248,7 @@ class Threshold(Selector):
 
 
 @dataclasses.dataclass(frozen=True)
-class Use:
+class ControlSlice:
     """Which controls select a kernel's units, and how.
 
     Args:
@@ -303,11 +303,14 @@ class KernelView(keras.regularizers.Regularizer):
     Args:
         instance: The `PruningRegularizer`.
         controls: The `Controls` that hold the kernel's.
-        use: The `Use` that says where.
+        use: The `ControlSlice` that says where.
     """
 
     def __init__(
-        self, instance: PruningRegularizer, controls: Controls, use: Use
+        self,
+        instance: PruningRegularizer,
+        controls: Controls,
+        use: ControlSlice,
     ):
         self.instance = instance
         self.controls = controls

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import keras
 
+from keras_swd.coupling.graph import graph_of, interpret
+
 #: Layers that do nothing when a model runs, so that no file holds them.
 VANISHING = (
     keras.layers.ActivityRegularization,
@@ -85,23 +87,12 @@ def follow(model: keras.Model) -> Graph[Step] | None:
     >>> [type(step.layer).__name__ for step in graph.steps]
     ['ReLU']
     """
-    function = _function(model)
+    function = graph_of(model)
     if function is None:
         return None
     steps: list[Step] = []
     outputs = _run(function, "", [None] * len(function.inputs), steps)
     return Graph(tuple(steps), frozenset(i for i in outputs if i is not None))
-
-
-def _function(layer: Any) -> keras.Function | None:
-    """The graph that a layer consists of, if it is a model that has one."""
-    if isinstance(layer, keras.Sequential):
-        # None where the layers could not be called one after another.
-        layer = layer._functional
-    if not isinstance(layer, keras.Function):
-        return None
-    # A subclass may call its layers in a way of its own.
-    return layer if type(layer).call.__module__.startswith("keras.") else None
 
 
 def _run(
@@ -111,17 +102,12 @@ def _run(
     steps: list[Step],
 ) -> list[int | None]:
     """Adds a function's steps; returns which of them make its outputs."""
-    makers = dict(zip(map(id, function.inputs), given, strict=True))
-    # The order in which Keras itself runs the nodes.
-    by_depth = function._nodes_by_depth
-    for depth in sorted(by_depth, reverse=True):
-        for node in by_depth[depth]:
-            if node.is_input:
-                continue
-            inputs = [makers[id(tensor)] for tensor in node.input_tensors]
-            made = _call(node, trail, inputs, steps)
-            makers |= zip(map(id, node.output_tensors), made, strict=True)
-    return [makers[id(tensor)] for tensor in function.outputs]
+
+    def call(node: Any, makers: dict[int, int | None]) -> list[int | None]:
+        inputs = [makers[id(tensor)] for tensor in node.input_tensors]
+        return _call(node, trail, inputs, steps)
+
+    return interpret(function, given, lambda layer, maker: maker, call)
 
 
 def _call(
@@ -129,7 +115,7 @@ def _call(
 ) -> list[int | None]:
     layer = node.operation
     path = f"{trail}/{layer.name}".strip("/")
-    nested = _function(layer)
+    nested = graph_of(layer)
     if nested is not None:
         return _run(nested, path, inputs, steps)
     if type(layer) in VANISHING:
