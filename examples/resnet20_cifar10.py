@@ -142,7 +142,11 @@ model.fit(
 seconds = time.perf_counter() - start
 before = model.evaluate(*test, verbose=0)[1]
 small = keras_swd.shrink(model)
-result = vars(args) | {
+result = {
+    "method": args.method,
+    "left": args.left,
+    "epochs": args.epochs,
+    "seed": args.seed,
     "accuracy": before,
     "accuracy_after_shrinking": small.evaluate(*test, verbose=0)[1],
     "parameters": size(small),
