@@ -14,8 +14,13 @@ from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
 from keras_swd.granularity import CoupledChannels as CoupledChannels
 from keras_swd.granularity import Unstructured as Unstructured
+from keras_swd.optimizers import PruningOptimizer as PruningOptimizer
+from keras_swd.optimizers import with_pruning as with_pruning
 from keras_swd.rebuilding import strip as strip
 from keras_swd.rebuilding import with_regularizer as with_regularizer
+from keras_swd.regularizers.adaptive_sparsity import (
+    AdaptiveSparsity as AdaptiveSparsity,
+)
 from keras_swd.regularizers.network_slimming import (
     NetworkSlimming as NetworkSlimming,
 )

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 
 from keras_swd import forecast
+from keras_swd.aims import Aim
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.kernels import Choice
+from keras_swd.optimizers import build_parts
 from keras_swd.prunable import (
     Attached,
     Prunable,
@@ -156,7 +158,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable | None = None
-        self._attached: list[Attached] = []
+        self._attached: list[Attached | Aim] = []
         self._period = None
         self._counts: list[int] = []
         self._choices: list[Choice] = []
@@ -219,6 +221,8 @@ class PruningScheduler(keras.callbacks.Callback):
             (choice.threshold for choice in self._choices), default=-1.0
         )
         logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
+        for attached in self._attached:
+            logs.update(attached.logs())
         if self.monitor_data is not None:
             logs.update(
                 metrics_if_removed(
@@ -262,6 +266,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
+        build_parts(self.model)
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
         self._attached, new = self._prunable.attach(self.model)
         if new and getattr(self.model, "train_function", None):
@@ -327,7 +332,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
         for attached in self._attached:
-            attached.controls.release()
+            attached.release()
 
     # Warnings ---------------------------------------------------------------
 
@@ -340,7 +345,10 @@ class PruningScheduler(keras.callbacks.Callback):
         """Warns of kernels that are about to lose nearly all their units."""
         for units, count in zip(self._prunable.sets, self._counts, strict=True):
             kept = units.size - count
-            few = kept < min(FEW_UNITS, units.size / 10)
+            # A method that allots units itself lets the loss decide.
+            few = kept < min(FEW_UNITS, units.size / 10) and (
+                units.regularizer.allocation is None
+            )
             # What diverged has no lowest units; removal will refuse it.
             if few and all_finite(self._prunable.weights):
                 self._warn_once(
@@ -368,8 +376,8 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
-        if self.schedule(self.remove_at) == 0.0:
-            return  # magnitude pruning drives nothing down
+        if 0.0 in (self.schedule(self.remove_at), self._decay(self.remove_at)):
+            return  # nothing is driven down, as in magnitude pruning
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,

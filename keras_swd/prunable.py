@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_swd.aims import Aim, find_aims
 from keras_swd.allocation import Allocation
-from keras_swd.budgets import Budget, fewest
+from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, ChannelWeight, find_channels
-from keras_swd.kernels import Choice, Kernel, find_kernels
+from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
 from keras_swd.regularizers.base import Controls, PruningRegularizer, Use
 from keras_swd.selection import check_sparsity, lowest_units
 
@@ -51,21 +52,27 @@ class Prunable:
         self.allocation = allocation
         self.sets: list[Set] = [*kernels, *channels.sets]
         self.weights: list[Weight] = [*kernels, *channels.weights]
-        self._check(model)
         self._units = sum(s.size for s in channels.sets)
+        self._check(model)
         if isinstance(sparsity, Budget):
-            self._cost = sparsity.cost(model, channels.places)
-            self._allowed = sparsity.left * self._cost(
-                np.ones(self._units, bool)
-            )
+            if channels.sets:
+                self._cost = sparsity.cost(model, channels.places)
+                self._allowed = sparsity.left * self._cost(
+                    np.ones(self._units, bool)
+                )
+            else:
+                alone = [k for k in kernels if k.regularizer.sparsity is None]
+                self._entries = sparsity.entries(
+                    model, [kernel.variable for kernel in alone]
+                )
             self.counts()
 
     def counts(self) -> list[int]:
         """Returns how many units each set gives up now.
 
         A kernel with its own target meets it alone. The others share theirs
-        by `allocation`, sets of one granularity among themselves: units of
-        different kinds cannot be ranked together.
+        by `allocation`, or as their method says, sets of one granularity
+        among themselves: units of different kinds cannot be ranked together.
 
         Returns:
             List of integers, one per set.
@@ -76,27 +83,35 @@ class Prunable:
             granularity = units.regularizer.granularity
             alone = None if own is None or granularity.coupled else i
             target = self.sparsity if own is None else own
-            pools.setdefault((target, alone, granularity), []).append(i)
+            allocation = units.regularizer.allocation or self.allocation
+            key = (target, alone, granularity, allocation)
+            pools.setdefault(key, []).append(i)
         counts = [0] * len(self.sets)
-        for (target, _, granularity), members in pools.items():
+        for (target, _, granularity, allocation), members in pools.items():
             sets = [self.sets[i] for i in members]
-            shared = self._shares(sets, target, granularity)
+            shared = self._shares(sets, target, granularity, allocation)
             for i, count in zip(members, shared, strict=True):
                 counts[i] = count
         return counts
 
-    def _shares(self, sets: list[Set], target, granularity) -> list[int]:
+    def _shares(
+        self, sets: list[Set], target, granularity, allocation
+    ) -> list[int]:
         """How many units each set of a pool gives up."""
         scores = [units.unit_scores() for units in sets]
         shapes = [units.shape for units in sets]
         total = sum(s.size for s in scores)
+        if isinstance(target, Budget) and not granularity.coupled:
+            costs, allowed = self._entries
+            own = float(costs @ np.array([s.size for s in scores]))
+            return lowest_until(scores, costs, own - allowed)
 
         def share(sparsity: float) -> list[int]:
-            shares = self.allocation.counts(scores, shapes, sparsity)
+            shares = allocation.counts(scores, shapes, sparsity)
             for units, count, s in zip(sets, shares, scores, strict=True):
                 if not 0 <= count <= s.size:
                     raise ValueError(
-                        f"{self.allocation!r} wants to remove {count} of the "
+                        f"{allocation!r} wants to remove {count} of the "
                         f"{s.size} units of kernel {units.path!r}."
                     )
             if granularity.coupled and not granularity.may_empty:
@@ -139,20 +154,26 @@ class Prunable:
         """Returns a mask for each weight, False for the chosen entries."""
         return [weight.chosen(choices) for weight in self.weights]
 
-    def attach(self, model: keras.Model) -> tuple[list["Attached"], bool]:
+    def attach(self, model: keras.Model) -> tuple[list["Attached | Aim"], bool]:
         """Connects the weights to the controls that compiled steps see.
 
         Args:
             model: The model that is about to train.
 
         Returns:
-            List of `Attached`, one per regularizer, and whether any is new to
-            the model, so that steps it compiled before must be compiled again.
+            List of `Attached`, one per regularizer, or `Aim`, one per part in
+            the optimizer; and whether any is new to the model, so that steps
+            it compiled before must be compiled again.
         """
+        inside = [w for w in self.weights if isinstance(w, KernelWithPart)]
+        aims = find_aims(model, inside, self.sparsity)
         members: dict[int, list[Weight]] = {}
         for weight in self.weights:
+            if isinstance(weight, KernelWithPart):
+                continue
             members.setdefault(id(weight.regularizer), []).append(weight)
-        attached, new = [], False
+        attached: list[Attached | Aim] = [*aims]
+        new = False
         for weights in members.values():
             regularizer = weights[0].regularizer
             ends = np.cumsum([weight.width for weight in weights]).tolist()
@@ -190,6 +211,7 @@ class Prunable:
                 isinstance(self.sparsity, Budget)
                 and own is None
                 and not coupled
+                and (self._units or units.regularizer.allocation is None)
             ):
                 raise ValueError(
                     f"Kernel {units.path!r} cannot meet the budget "
@@ -211,6 +233,14 @@ class Attached:
         """Sets what the coming step sees."""
         values = [weight.controls(choices) for weight in self.weights]
         self.controls.set(strength, np.concatenate(values))
+
+    def release(self) -> None:
+        """Leaves plain weight decay to what comes after this run."""
+        self.controls.release()
+
+    def logs(self) -> dict[str, float]:
+        """Returns what to add to `logs` at the end of an epoch: nothing."""
+        return {}
 
 
 def _check_built(model: keras.Model) -> None:
@@ -263,7 +293,7 @@ def check_finite(weights: Sequence[Weight]) -> None:
 def apply_masks(weights: Sequence[Weight], masks: Sequence[np.ndarray]) -> None:
     """Sets the entries of each weight to zero where its mask is False."""
     for weight, mask in zip(weights, masks, strict=True):
-        weight.variable.assign(np.where(mask, weight.values(), 0.0))
+        weight.keep(mask)
 
 
 def share_masked(masks: Sequence[np.ndarray]) -> float:

@@ -95,3 +95,73 @@ def model_cost(model, operations=False):
             entries = int(np.prod(layer.kernel.shape))
             total += entries * int(np.prod(height_and_width))
     return total
+
+
+def cut_off(dense, threshold):
+    """Adaptive Sparsity's forward pass: centred weights, what is left, cut."""
+    w = np.array(dense, "float64")
+    w -= w.mean()
+    cut = min(max(threshold, 0.0), 5.0) * w.std(ddof=1) + 1e-6
+    return w, np.where(np.abs(w) > cut, w, 0.0), cut
+
+
+def density_penalty(sizes, densities, thresholds, left, together):
+    """Squares of missed densities, summed, and their slopes by threshold."""
+    value, slopes = 0.0, np.zeros(len(sizes))
+    for group in together:
+        total = sum(sizes[i] for i in group)
+        missed = sum(sizes[i] * densities[i] for i in group) / total
+        missed -= left[group[0]]
+        value += missed**2
+        for i in group:
+            normal = math.exp(-(thresholds[i] ** 2) / 2) / math.sqrt(
+                2 * math.pi
+            )
+            slopes[i] = 2.0 * missed * sizes[i] / total * -2.0 * normal
+    return value, slopes
+
+
+def train_adaptive_sparsity(
+    kernels,
+    thresholds,
+    x,
+    y,
+    left,
+    together,
+    strength,
+    weight_decay,
+    rate,
+    steps,
+    learning_rate,
+    momentum,
+):
+    """The published form on `y = x @ w1 @ w2`, but for the counted density.
+
+    Dense weights, used through a mask. Yields after every step the
+    thresholds, and for each kernel what is used and what is cut off.
+    """
+    dense = [np.array(k, "float64") for k in kernels]
+    r = np.array(thresholds, "float64")
+    velocity, speed = [np.zeros_like(w) for w in dense], np.zeros_like(r)
+    sizes = [w.size for w in dense]
+    for _ in range(steps):
+        parts = [cut_off(w, t) for w, t in zip(dense, r, strict=True)]
+        one, two = (used for _, used, _ in parts)
+        error = x @ one @ two - y
+        back = 2.0 * error / error.size
+        grads = [x.T @ back @ two.T, (x @ one).T @ back]
+        densities = [np.mean(used != 0.0) for _, used, _ in parts]
+        _, slopes = density_penalty(sizes, densities, r, left, together)
+        slopes *= strength
+        for i, (w, used, cut) in enumerate(parts):
+            if 0.0 < r[i] < 5.0:
+                gone = used == 0.0
+                ratio = w.std(ddof=1) / cut
+                slopes[i] -= ratio * np.sum(grads[i][gone] * w[gone])
+            g = grads[i] + weight_decay * w
+            velocity[i] = momentum * velocity[i] - learning_rate * g
+            dense[i] = w + velocity[i]
+        speed = 0.9 * speed - learning_rate * rate * slopes
+        r = r + speed
+        cuts = [cut_off(w, t) for w, t in zip(dense, r, strict=True)]
+        yield r, [(used, w - used) for w, used, _ in cuts]

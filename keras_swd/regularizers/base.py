@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
+from keras_swd.allocation import Allocation
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.held import Held
+from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.selection import check_sparsity
 
 
@@ -39,6 +41,11 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         ValueError: If `sparsity` lies outside [0, 1), or contradicts the
             granularity's own.
     """
+
+    #: What the method does in the optimizer, if it needs gradients.
+    part: type[OptimizerPart] | None = None
+    #: How kernels share a target, if the method says so itself.
+    allocation: Allocation | None = None
 
     def __init__(
         self,
@@ -103,7 +110,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     def decay(self, strength: float) -> float:
         """Returns the penalty's gradient at a selected weight, over its value.
 
-        The scheduler forecasts from it how far selected weights will go.
+        The scheduler forecasts from it how far selected weights will go. 0
+        says that the penalty drives no selected weight down.
 
         Args:
             strength: Float, how hard selected units are penalised.
