@@ -9,6 +9,7 @@ from keras_swd.budgets import Operations as Operations
 from keras_swd.budgets import Parameters as Parameters
 from keras_swd.callbacks import PruningScheduler as PruningScheduler
 from keras_swd.criteria import Magnitude as Magnitude
+from keras_swd.floors import FloorScheduler as FloorScheduler
 from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
@@ -21,6 +22,10 @@ from keras_swd.rebuilding import with_regularizer as with_regularizer
 from keras_swd.regularizers.adaptive_sparsity import (
     AdaptiveSparsity as AdaptiveSparsity,
 )
+from keras_swd.regularizers.irrelevance import (
+    IrrelevantWeights as IrrelevantWeights,
+)
+from keras_swd.regularizers.irrelevance import Lobster as Lobster
 from keras_swd.regularizers.network_slimming import (
     NetworkSlimming as NetworkSlimming,
 )

@@ -18,11 +18,12 @@ from keras_swd.prunable import (
     apply_masks,
     check_finite,
     check_target,
+    default_schedule,
     share_masked,
     share_of_norm,
 )
 from keras_swd.removal import metrics_if_removed
-from keras_swd.schedules import Exponential, Schedule, check_progress
+from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
@@ -71,7 +72,8 @@ class PruningScheduler(keras.callbacks.Callback):
             remove. Kernels whose regularizer has a target of its own do not
             count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
-            to `Exponential(0.1, 5e3, finish=0.8)`.
+            to that of the method, for `SelectiveWeightDecay` and its kin
+            `Exponential(0.1, 5e3, finish=0.8)`.
         allocation: An `Allocation`, how kernels share the target. Defaults to
             `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
@@ -129,8 +131,8 @@ class PruningScheduler(keras.callbacks.Callback):
     ):
         super().__init__()
         self.sparsity = check_target(sparsity)
-        self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
-        if not isinstance(self.schedule, Schedule):
+        self.schedule = schedule
+        if not isinstance(self.schedule, Schedule | None):
             raise ValueError(
                 "Argument `schedule` must be a keras_swd schedule, e.g. "
                 "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
@@ -188,7 +190,7 @@ class PruningScheduler(keras.callbacks.Callback):
             return
         first = not self._counts
         self._select(progress)
-        self._coming = self.schedule(progress)
+        self._coming = self._schedule(progress)
         for attached in self._attached:
             attached.set(self._coming, self._choices)
         if first:
@@ -268,6 +270,8 @@ class PruningScheduler(keras.callbacks.Callback):
         """Finds the kernels, checks them, and connects them to their values."""
         build_parts(self.model)
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
+        weights = self._prunable.weights
+        self._schedule = self.schedule or default_schedule(weights)
         self._attached, new = self._prunable.attach(self.model)
         if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
@@ -302,7 +306,7 @@ class PruningScheduler(keras.callbacks.Callback):
             self._period = period
             self._counts = self._prunable.counts()
             # While the decay is weak, the ranking still mirrors initial values.
-            if self.schedule(progress) >= SETTLING * self.schedule(1.0):
+            if self._schedule(progress) >= SETTLING * self._schedule(1.0):
                 self._warn_of_collapse()
         self._choices = self._prunable.choose(self._counts, self._choices)
 
@@ -361,7 +365,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _decay(self, progress: float) -> float:
         """The strongest decay of a selected weight at `progress`."""
-        strength = self.schedule(min(progress, 1.0))
+        strength = self._schedule(min(progress, 1.0))
         return max(a.regularizer.decay(strength) for a in self._attached)
 
     def _warn_of_instability(self) -> None:
@@ -376,7 +380,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
-        if 0.0 in (self.schedule(self.remove_at), self._decay(self.remove_at)):
+        if 0.0 in (self._schedule(self.remove_at), self._decay(self.remove_at)):
             return  # nothing is driven down, as in magnitude pruning
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(

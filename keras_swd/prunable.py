@@ -12,6 +12,7 @@ from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, ChannelWeight, find_channels
 from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
 from keras_swd.regularizers.base import Controls, PruningRegularizer, Use
+from keras_swd.schedules import Schedule
 from keras_swd.selection import check_sparsity, lowest_units
 
 #: Units that are ranked among themselves; a weight that units lie on.
@@ -271,6 +272,18 @@ def _leave_one(
             )
         spared[lowest] += 1
     return spared
+
+
+def default_schedule(weights: Sequence[Weight]) -> Schedule:
+    """Returns the schedule that the method of the weights is made for."""
+    schedules = {weight.regularizer.schedule for weight in weights}
+    if len(schedules) > 1:
+        raise ValueError(
+            "The model's kernels carry methods whose strengths differ: "
+            f"{sorted(map(str, schedules))}. Pass `schedule` to "
+            "PruningScheduler. Received: schedule=None."
+        )
+    return schedules.pop()
 
 
 def all_finite(weights: Sequence[Weight]) -> bool:

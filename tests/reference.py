@@ -165,3 +165,46 @@ def train_adaptive_sparsity(
         r = r + speed
         cuts = [cut_off(w, t) for w, t in zip(dense, r, strict=True)]
         yield r, [(used, w - used) for w, used, _ in cuts]
+
+
+def irrelevance(gradient, alpha, present):
+    """How little the loss feels each weight; `alpha` None: the mean size."""
+    sizes = np.abs(np.asarray(gradient, "float64"))
+    if alpha is None:
+        alpha = np.mean(sizes[present])
+    return np.exp(-sizes / alpha) if alpha > 0.0 else np.ones_like(sizes)
+
+
+def train_irrelevant(
+    kernels, x, y, alpha, strength, step, steps, epochs, learning_rate, momentum
+):
+    """The method on `y = x @ w1 @ w2`, removing after each epoch but the last.
+
+    The penalty is part of the gradient, as a second backward pass has it.
+    """
+    w = [np.array(k, "float64") for k in kernels]
+    velocity = [np.zeros_like(k) for k in w]
+    present = [np.ones(k.shape, bool) for k in w]
+    for epoch in range(epochs):
+        for batch in range(steps):
+            gamma = strength * max(0.0, 1.0 - (batch + 1) / steps)
+            error = x @ w[0] @ w[1] - y
+            back = 2.0 * error / error.size
+            grads = [x.T @ back @ w[1].T, (x @ w[0]).T @ back]
+            for i, g in enumerate(grads):
+                f = irrelevance(g, alpha, present[i])
+                g = g + 2.0 * gamma * f * w[i]
+                velocity[i] = momentum * velocity[i] - learning_rate * g
+                w[i] = (w[i] + velocity[i]) * present[i]
+        if epoch + 1 < epochs:
+            left = sum(int(p.sum()) for p in present)
+            ranked = sorted(
+                (abs(v), i, j)
+                for i, k in enumerate(w)
+                for j, v in enumerate(k.ravel())
+                if present[i].ravel()[j]
+            )
+            for _, i, j in ranked[: round(step * left)]:
+                present[i].ravel()[j] = False
+                w[i].ravel()[j] = 0.0
+    return w

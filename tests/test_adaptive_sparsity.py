@@ -250,7 +250,7 @@ def budget_run(optimizer, learning_rate, rate, epochs=5):
         batch_size=16,
         epochs=epochs,
         verbose=0,
-        callbacks=[PruningScheduler(0.8, Constant(100.0))],
+        callbacks=[PruningScheduler(0.8)],
     ).history
     assert history["asl_sparsity"][-1] == pytest.approx(0.8, abs=0.005)
     assert history["swd_strength"] == [100.0] * epochs
@@ -498,6 +498,14 @@ def test_a_model_with_a_plain_optimizer_is_refused():
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         AdaptiveSparsity(**arguments)
+
+
+def test_methods_of_different_strengths_need_a_schedule():
+    model = network([AdaptiveSparsity(), SelectiveWeightDecay()], (6, 4, 3))
+    with pytest.raises(
+        ValueError, match=r"strengths differ.*Pass `schedule`.*schedule=None"
+    ):
+        model.fit(*data(), verbose=0, callbacks=[PruningScheduler(0.5)])
 
 
 def test_a_budget_that_is_out_of_reach():

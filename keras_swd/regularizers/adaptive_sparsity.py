@@ -6,7 +6,7 @@ from keras import ops
 from keras_swd.allocation import GlobalRanking
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.thresholds import ThresholdTraining
-from keras_swd.schedules import check_positive, is_number
+from keras_swd.schedules import Constant, check_positive, is_number
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -19,8 +19,8 @@ class AdaptiveSparsity(PruningRegularizer):
     `strength * (density - (1 - sparsity)) ** 2`, one budget for all kernels,
     so kernels that can do without more weights give up more.
 
-    It needs `optimizer=keras_swd.with_pruning(...)`, and a strength that does
-    not grow: `PruningScheduler(0.9, Constant(100.0))`. A budget such as
+    It needs `optimizer=keras_swd.with_pruning(...)`. The strength, 100 unless
+    `PruningScheduler` is given a schedule, should not grow. A budget such as
     `Operations(left=0.1)` or `Parameters(left=0.1)` may stand for the
     sparsity. Kernels are centred at 0 in every step; put a normalization or a
     bias behind them.
@@ -52,6 +52,7 @@ class AdaptiveSparsity(PruningRegularizer):
 
     part = ThresholdTraining
     allocation = GlobalRanking()
+    schedule = Constant(100.0)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.held import Held
 from keras_swd.regularizers.part import OptimizerPart
+from keras_swd.schedules import Exponential, Schedule
 from keras_swd.selection import check_sparsity
 
 
@@ -46,6 +47,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     part: type[OptimizerPart] | None = None
     #: How kernels share a target, if the method says so itself.
     allocation: Allocation | None = None
+    #: The strength as a function of progress, unless the scheduler says.
+    schedule: Schedule = Exponential(0.1, 5e3, finish=0.8)
 
     def __init__(
         self,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from keras_swd.host import read
+
 
 class OptimizerPart:
     """The part of a method that needs each weight's gradient.
@@ -75,10 +77,9 @@ class OptimizerPart:
         return {}
 
     def threshold(self, index: int) -> float:
-        """Returns the threshold of a kernel, for the logs."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `threshold(index)`."
-        )
+        """Returns the threshold of a kernel for the logs; -1 if it has none."""
+        del index
+        return -1.0
 
     def values(self, index: int) -> np.ndarray:
         """Returns a kernel's values, those that it does not compute with too.
@@ -89,9 +90,7 @@ class OptimizerPart:
         Returns:
             Float array of the kernel's shape.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `values(index)`."
-        )
+        return read(self.kernels[index])
 
     def scores(self, index: int) -> np.ndarray:
         """Returns what the entries are worth, comparable between kernels.
@@ -100,14 +99,9 @@ class OptimizerPart:
             index: Integer, the kernel's place among `kernels`.
 
         Returns:
-            Float array of shape `(entries,)`.
+            Float array of shape `(entries,)`, magnitudes unless overridden.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `scores(index)`."
-        )
+        return np.abs(self.values(index)).ravel()
 
     def forget(self, index: int) -> None:
         """Forgets what a kernel does not compute with: it was removed."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `forget(index)`."
-        )
