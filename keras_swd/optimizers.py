@@ -99,7 +99,8 @@ def with_pruning(
 ) -> keras.optimizers.Optimizer:
     """Returns the same optimizer for methods that need each weight's gradient.
 
-    `AdaptiveSparsity` needs it. A model without it trains as before.
+    `AdaptiveSparsity`, `IrrelevantWeights` and `Lobster` need it. A model
+    without them trains as before.
 
     Args:
         optimizer: String or `keras.optimizers.Optimizer`: Adadelta, Adagrad,

@@ -44,7 +44,8 @@ def test_the_public_names_are_there():
         SelectiveWeightDecay PruningScheduler Constant Linear Exponential
         Polynomial Unstructured Channel Block NM GlobalRanking Uniform LAMP
         ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
-        export
+        export with_pruning PruningOptimizer AdaptiveSparsity
+        IrrelevantWeights Lobster FloorScheduler
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)
