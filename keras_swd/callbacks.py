@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_swd import forecast
+from keras_swd.aims import Aim
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.choosing import selection
@@ -17,14 +18,11 @@ from keras_swd.masking import (
     share_masked,
     share_of_norm,
 )
-from keras_swd.prunable import (
-    Attached,
-    Prunable,
-    check_goal,
-)
+from keras_swd.optimizers import build_parts
+from keras_swd.prunable import Attached, Prunable, check_goal
 from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
-from keras_swd.schedules import Exponential, Schedule, check_progress
+from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
 
 #: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
@@ -75,8 +73,9 @@ class PruningScheduler(keras.callbacks.Callback):
             `Operations(left=0.5)`. Kernels whose regularizer has a target of
             its own do not count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
-            to `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` have
-            their own.
+            to that of the method: for `SelectiveWeightDecay`
+            `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` always
+            follow their own.
         allocation: An `Allocation`, how kernels share the target. Defaults to
             `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
@@ -135,8 +134,8 @@ class PruningScheduler(keras.callbacks.Callback):
     ):
         super().__init__()
         self.sparsity = check_goal(sparsity)
-        self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
-        if not isinstance(self.schedule, Schedule):
+        self.schedule = schedule
+        if not isinstance(self.schedule, Schedule | None):
             raise ValueError(
                 "Argument `schedule` must be a keras_swd schedule, e.g. "
                 "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
@@ -166,7 +165,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
-        self._attached: list[Attached] = []
+        self._attached: list[Attached | Aim] = []
         self._plans: list[Plan] = []
         self._masks: list[np.ndarray] = []
         self._strength = self._coming = 0.0
@@ -227,6 +226,8 @@ class PruningScheduler(keras.callbacks.Callback):
             -1.0 if self._masks else self._selection.threshold
         )
         logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
+        for attached in self._attached:
+            logs.update(attached.logs())
         if self.monitor_data is not None:
             logs.update(
                 metrics_if_removed(
@@ -271,13 +272,17 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
+        build_parts(self.model)
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
-        self._plans = [
-            regularizer.plan(self.schedule, self._total, self.remove_at)
+        plans = {
+            id(regularizer): regularizer.plan(
+                self.schedule, self._total, self.remove_at
+            )
             for regularizer in self._prunable.regularizers
-        ]
-        self._remove_at, pick_at = agreed_times(self._plans)
+        }
+        self._remove_at, pick_at = agreed_times(list(plans.values()))
         self._attached, new = self._prunable.attach(self.model)
+        self._plans = [plans[id(a.regularizer)] for a in self._attached]
         self._selection = selection(
             self._prunable, pick_at, self.reallocations or self._total
         )
@@ -335,7 +340,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
         for attached in self._attached:
-            attached.controls.release()
+            attached.release()
 
     # Warnings ---------------------------------------------------------------
 
@@ -350,7 +355,10 @@ class PruningScheduler(keras.callbacks.Callback):
             self._prunable.sets, self._selection.counts, strict=True
         ):
             kept = units.size - count
-            few = kept < min(FEW_UNITS, units.size / 10)
+            # A method that allots units itself lets the loss decide.
+            few = kept < min(FEW_UNITS, units.size / 10) and (
+                units.regularizer.allocation is None
+            )
             # What diverged has no lowest units; removal will refuse it.
             if few and all_finite(self._prunable.weights):
                 self._warn_once(
@@ -379,8 +387,11 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
-        if self._strongest(self._remove_at) == 0.0:
-            return  # magnitude pruning drives nothing down
+        if 0.0 in (
+            self._strongest(self._remove_at),
+            self._decay(self._remove_at),
+        ):
+            return  # nothing is driven down, as in magnitude pruning
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,

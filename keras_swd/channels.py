@@ -146,6 +146,14 @@ class ChannelWeight:
         """Returns the present values; do not keep them."""
         return read(self.variable)
 
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the values with zeros where the mask is False."""
+        return np.where(mask, self.values(), 0.0)
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Sets the entries to zero where the mask is False."""
+        self.variable.assign(self.masked(mask))
+
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
         """Returns what tells a compiled step the choice."""
         lowest = self._lowest(choices)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_swd.aims import Aim, find_aims
 from keras_swd.allocation import Allocation
-from keras_swd.budgets import Budget, fewest
+from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, ChannelWeight, find_channels
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
 from keras_swd.granularity import CoupledChannels
-from keras_swd.kernels import Choice, Kernel, find_kernels
+from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
 from keras_swd.regularizers.base import (
     Controls,
     ControlSlice,
@@ -59,14 +60,20 @@ class Prunable:
         self.allocation = allocation
         self.sets: list[UnitSet] = [*kernels, *channels.sets]
         self.weights: list[Weight] = [*kernels, *channels.weights]
-        self._check(model)
         self._channels = channels
         self._units = sum(s.size for s in channels.sets)
+        self._check(model)
         if isinstance(sparsity, Budget):
-            self._cost = sparsity.cost(model, channels.places)
-            self._allowed = sparsity.left * self._cost(
-                np.ones(self._units, bool)
-            )
+            if channels.sets:
+                self._cost = sparsity.cost(model, channels.places)
+                self._allowed = sparsity.left * self._cost(
+                    np.ones(self._units, bool)
+                )
+            else:
+                alone = [k for k in kernels if k.regularizer.sparsity is None]
+                self._entries = sparsity.entries(
+                    model, [kernel.variable for kernel in alone]
+                )
             self.counts()
 
     @property
@@ -80,9 +87,9 @@ class Prunable:
         """Returns how many units each set gives up now.
 
         A kernel with its own target meets it alone. The others share theirs
-        by `allocation`, sets of one granularity among themselves: units of
-        different kinds cannot be ranked together. Sets of coupled channels
-        with the same target of their own share that.
+        by `allocation`, or as their method says, sets of one granularity
+        among themselves: units of different kinds cannot be ranked together.
+        Sets of coupled channels with the same target of their own share that.
 
         Returns:
             List of integers, one per set.
@@ -98,28 +105,36 @@ class Prunable:
                 alone = None
             else:
                 alone = None if own is None else i
-            pools.setdefault((target, alone, granularity), []).append(i)
+            allocation = units.regularizer.allocation or self.allocation
+            key = (target, alone, granularity, allocation)
+            pools.setdefault(key, []).append(i)
         counts = [0] * len(self.sets)
-        for (target, _, granularity), members in pools.items():
+        for (target, _, granularity, allocation), members in pools.items():
             sets = [self.sets[i] for i in members]
-            shared = self._shares(sets, target, granularity)
+            shared = self._shares(sets, target, granularity, allocation)
             for i, count in zip(members, shared, strict=True):
                 counts[i] = count
         return counts
 
-    def _shares(self, sets: list[UnitSet], target, granularity) -> list[int]:
+    def _shares(
+        self, sets: list[UnitSet], target, granularity, allocation
+    ) -> list[int]:
         """How many units each set of a pool gives up."""
         scores = [units.unit_scores() for units in sets]
         shapes = [units.shape for units in sets]
         total = sum(s.size for s in scores)
         budgeted = isinstance(target, Budget)
+        if budgeted and not granularity.coupled:
+            costs, allowed = self._entries
+            own = float(costs @ np.array([s.size for s in scores]))
+            return lowest_until(scores, costs, own - allowed)
 
         def share(sparsity: float) -> list[int]:
-            shares = self.allocation.counts(scores, shapes, sparsity)
+            shares = allocation.counts(scores, shapes, sparsity)
             for units, count, s in zip(sets, shares, scores, strict=True):
                 if not 0 <= count <= s.size:
                     raise ValueError(
-                        f"{self.allocation!r} wants to remove {count} of the "
+                        f"{allocation!r} wants to remove {count} of the "
                         f"{s.size} units of kernel {units.path!r}."
                     )
             if granularity.coupled and not granularity.may_empty:
@@ -215,20 +230,26 @@ class Prunable:
             if stays[units.first : units.first + units.size].any()
         ]
 
-    def attach(self, model: keras.Model) -> tuple[list["Attached"], bool]:
+    def attach(self, model: keras.Model) -> tuple[list["Attached | Aim"], bool]:
         """Connects the weights to the controls that compiled steps see.
 
         Args:
             model: The model that is about to train.
 
         Returns:
-            List of `Attached`, one per regularizer, and whether any is new to
-            the model, so that steps it compiled before must be compiled again.
+            List of `Attached`, one per regularizer, or `Aim`, one per part in
+            the optimizer; and whether any is new to the model, so that steps
+            it compiled before must be compiled again.
         """
+        inside = [w for w in self.weights if isinstance(w, KernelWithPart)]
+        aims = find_aims(model, inside, self.sparsity)
         members: dict[int, list[Weight]] = {}
         for weight in self.weights:
+            if isinstance(weight, KernelWithPart):
+                continue
             members.setdefault(id(weight.regularizer), []).append(weight)
-        attached, new = [], False
+        attached: list[Attached | Aim] = [*aims]
+        new = False
         for weights in members.values():
             regularizer = weights[0].regularizer
             ends = np.cumsum([weight.width for weight in weights]).tolist()
@@ -273,6 +294,7 @@ class Prunable:
                 isinstance(self.sparsity, Budget)
                 and own is None
                 and not coupled
+                and (self._units or units.regularizer.allocation is None)
             ):
                 raise ValueError(
                     f"Kernel {units.path!r} cannot meet the budget "
@@ -297,6 +319,14 @@ class Attached:
             return
         values = [weight.controls(choices) for weight in self.weights]
         self.controls.set(strength, np.concatenate(values))
+
+    def release(self) -> None:
+        """Leaves plain weight decay to what comes after this run."""
+        self.controls.release()
+
+    def logs(self) -> dict[str, float]:
+        """Returns what to add to `logs` at the end of an epoch: nothing."""
+        return {}
 
 
 def _check_built(model: keras.Model) -> None:

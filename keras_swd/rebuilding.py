@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from keras_swd.granularity import CoupledChannels
+from keras_swd.optimizers import plain_optimizer
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
@@ -48,7 +49,7 @@ def strip(model: keras.Model) -> keras.Model:
     >>> strip(model).layers[0].kernel_regularizer is None
     True
     """
-    return _rebuild(model, without_pruning, after=_detach)
+    return _rebuild(model, without_pruning, plain=True)
 
 
 def with_regularizer(
@@ -209,9 +210,12 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def _rebuild(
     model: keras.Model,
     edit: Callable,
-    after: Callable[[keras.Model], None] | None = None,
+    plain: bool = False,
 ) -> keras.Model:
-    """Builds a model again from its edited configuration, weights kept."""
+    """Builds a model again from its edited configuration, weights kept.
+
+    A plain one keeps nothing of ours that the configuration does not show.
+    """
     if not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built, so it has no weights to keep. "
@@ -229,10 +233,10 @@ def _rebuild(
                 "be built again from its configuration. Give the class "
                 f"`get_config()` and `from_config()`. Cause: {error}"
             ) from error
-        if after is not None:
-            after(twin)
+        if plain:
+            _detach(twin)
     if model.compiled:
-        compile_alike(twin, model)
+        compile_alike(twin, model, plain)
     twin.set_weights(model.get_weights())
     return twin
 
@@ -247,7 +251,9 @@ def own_objects(model: keras.Model) -> dict[str, type]:
     }
 
 
-def compile_alike(twin: keras.Model, model: keras.Model) -> None:
+def compile_alike(
+    twin: keras.Model, model: keras.Model, plain: bool = False
+) -> None:
     """Compiles `twin` with what `model` was compiled with."""
     if type(model).compile is not keras.Model.compile:
         warnings.warn(
@@ -264,6 +270,8 @@ def compile_alike(twin: keras.Model, model: keras.Model) -> None:
         arguments[name] = keras.tree.map_structure(
             _copy_of_stateful, arguments[name]
         )
+    if plain:
+        arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
     twin.compile(**arguments)
 
 

@@ -82,7 +82,8 @@ def metrics_if_removed(
     if isinstance(data, tuple):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     kept = [weight.values().copy() for weight in weights]
-    apply_masks(weights, masks)
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.variable.assign(weight.masked(mask))
     try:
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True

@@ -45,7 +45,8 @@ def test_the_public_names_are_there():
         Polynomial Unstructured Channel Block NM GlobalRanking Uniform LAMP
         ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
-        shrink export graphs
+        shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
+        IrrelevantWeights Lobster FloorScheduler
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)
