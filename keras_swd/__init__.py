@@ -30,6 +30,9 @@ from keras_swd.regularizers.irrelevance import (
     IrrelevantWeights as IrrelevantWeights,
 )
 from keras_swd.regularizers.irrelevance import Lobster as Lobster
+from keras_swd.regularizers.magnitude_pruning import (
+    MagnitudePruning as MagnitudePruning,
+)
 from keras_swd.regularizers.network_slimming import (
     NetworkSlimming as NetworkSlimming,
 )
@@ -38,6 +41,7 @@ from keras_swd.regularizers.selective_weight_decay import (
 )
 from keras_swd.removal import remove as remove
 from keras_swd.report import sparsity_report as sparsity_report
+from keras_swd.rewinding import LearningRateRewinding as LearningRateRewinding
 from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear

@@ -90,9 +90,7 @@ class PruningScheduler(keras.callbacks.Callback):
             every step. `None` decides at every step too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
-            With `schedule=Constant(0.0)` this is magnitude pruning, then
-            fine-tuning. Defaults to the end, or to what the regularizer's
-            method has.
+            Defaults to the end, or to what the regularizer's method has.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
@@ -168,6 +166,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._attached: list[Attached | Aim] = []
         self._plans: list[Plan] = []
         self._masks: list[np.ndarray] = []
+        self._removals_made = 0
         self._strength = self._coming = 0.0
         self._warned: set[str] = set()
         if self.model.built:
@@ -186,12 +185,10 @@ class PruningScheduler(keras.callbacks.Callback):
                 return
             self._attach()
         progress = self._progress(batch)
-        if self._masks:
-            return
         first = not self._selection.counts
-        choices = self._select(progress)
-        if progress >= self._remove_at and self._remove_at < 1.0:
-            self._remove()
+        choices = None if self._masks else self._select(progress)
+        self._remove_what_is_due(progress)
+        if self._masks:
             return
         self._coming = self._strongest(progress)
         for attached, plan in zip(self._attached, self._plans, strict=True):
@@ -245,17 +242,17 @@ class PruningScheduler(keras.callbacks.Callback):
             # Averaged weights, e.g., are put in place when the run ends.
             apply_masks(self._prunable.weights, self._masks)
         if self._done >= 1.0 - 0.5 / self._total:
-            if not self._masks:
-                self._remove()
+            self._remove_what_is_due(1.0, ended=True)
             self._selection.forget()
-        elif not self._masks:
+        elif self._removals_made < len(self._removals):
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks()
             )
             self._release()
+            removed = "not all" if self._masks else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
-                "nothing was removed; selected weights still hold "
+                f"{removed} was removed; selected weights still hold "
                 f"{residual:.2g} of the squared norm. Train on with "
                 "`initial_epoch`, or call `keras_swd.remove(model, "
                 f"sparsity={self.sparsity})` and check the accuracy.",
@@ -280,7 +277,8 @@ class PruningScheduler(keras.callbacks.Callback):
             )
             for regularizer in self._prunable.regularizers
         }
-        self._remove_at, pick_at = agreed_times(list(plans.values()))
+        self._removals, pick_at = agreed_times(list(plans.values()))
+        self._remove_at = self._removals[-1][0]
         self._attached, new = self._prunable.attach(self.model)
         self._plans = [plans[id(a.regularizer)] for a in self._attached]
         self._selection = selection(
@@ -328,12 +326,22 @@ class PruningScheduler(keras.callbacks.Callback):
         """The largest strength of all regularizers at `progress`."""
         return max(plan.strength(progress) for plan in self._plans)
 
-    def _remove(self) -> None:
-        """Zeroes the selected units for good."""
+    def _remove_what_is_due(self, progress: float, ended=False) -> None:
+        """Zeroes units for good, as many as the plan wants by now."""
+        due = [
+            share
+            for at, share in self._removals
+            if at <= progress and (ended or at < 1.0)
+        ]
+        if len(due) == self._removals_made:
+            return
         check_finite(self._prunable.weights)
-        self._masks = self._selection.masks()
+        self._masks = self._selection.masks(due[-1])
+        self._removals_made = len(due)
         self._release()
         apply_masks(self._prunable.weights, self._masks)
+        if due[-1] < 1.0:
+            return
         for message in self._prunable.shortfalls(self.model, self._masks):
             self._warn_once(message, message)
 

@@ -66,9 +66,7 @@ class Prunable:
         if isinstance(sparsity, Budget):
             if channels.sets:
                 self._cost = sparsity.cost(model, channels.places)
-                self._allowed = sparsity.left * self._cost(
-                    np.ones(self._units, bool)
-                )
+                self._whole = self._cost(np.ones(self._units, bool))
             else:
                 alone = [k for k in kernels if k.regularizer.sparsity is None]
                 self._entries = sparsity.entries(
@@ -83,13 +81,17 @@ class Prunable:
             {id(w.regularizer): w.regularizer for w in self.weights}.values()
         )
 
-    def counts(self) -> list[int]:
+    def counts(self, share: float = 1.0) -> list[int]:
         """Returns how many units each set gives up now.
 
         A kernel with its own target meets it alone. The others share theirs
         by `allocation`, or as their method says, sets of one granularity
         among themselves: units of different kinds cannot be ranked together.
         Sets of coupled channels with the same target of their own share that.
+
+        Args:
+            share: Float in (0, 1], the part of each target that is meant.
+                Defaults to `1.0`.
 
         Returns:
             List of integers, one per set.
@@ -111,7 +113,9 @@ class Prunable:
         counts = [0] * len(self.sets)
         for (target, _, granularity, allocation), members in pools.items():
             sets = [self.sets[i] for i in members]
-            shared = self._shares(sets, target, granularity, allocation)
+            shared = self._shares(
+                sets, _part(target, share), granularity, allocation
+            )
             for i, count in zip(members, shared, strict=True):
                 counts[i] = count
         return counts
@@ -154,7 +158,8 @@ class Prunable:
             return marks
 
         most = total if granularity.may_empty else total - len(sets)
-        count = fewest(self._cost, self._allowed, removed, most)
+        allowed = target.left * self._whole
+        count = fewest(self._cost, allowed, removed, most)
         # What was removed before stays removed, whatever it saves.
         gone = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
         return share(min(max(count, gone), most) / total)
@@ -335,6 +340,15 @@ def _check_built(model: keras.Model) -> None:
             f"Model {model.name!r} is not built, so it has no kernels to "
             "prune. Call it on data, or `model.build(input_shape)`, first."
         )
+
+
+def _part(target: float | Budget, share: float) -> float | Budget:
+    """A target of which a share is met."""
+    if share == 1.0:
+        return target
+    if isinstance(target, Budget):
+        return type(target)(left=1.0 - (1.0 - target.left) * share)
+    return target * share
 
 
 def _leave_one(

@@ -278,3 +278,42 @@ def train_irrelevant(
                 present[i].ravel()[j] = False
                 w[i].ravel()[j] = 0.0
     return w
+
+
+def train_magnitude(
+    kernels,
+    x,
+    y,
+    sparsity,
+    weight_decay,
+    removals,
+    steps,
+    learning_rate,
+    momentum,
+):
+    """Magnitude pruning on `y = x @ w1 @ w2`; `removals`: when, which share.
+
+    Returns the kernels after every step.
+    """
+    w = [np.array(k, "float64") for k in kernels]
+    v = [np.zeros_like(k) for k in w]
+    gone, made, history = set(), 0, []
+    for step in range(steps):
+        due = [share for at, share in removals if at <= step / steps]
+        if len(due) > made:
+            made = len(due)
+            size = sum(k.size for k in w)
+            gone = lowest(w, round(sparsity * due[-1] * size))
+        for i, j in gone:
+            w[i].ravel()[j] = 0.0
+        error = x @ w[0] @ w[1] - y
+        d = 2.0 * error / error.size
+        slopes = [x.T @ d @ w[1].T, (x @ w[0]).T @ d]
+        for i, slope in enumerate(slopes):
+            slope = slope + weight_decay * w[i]
+            v[i] = momentum * v[i] - learning_rate * slope
+            w[i] = w[i] + v[i]
+        for i, j in gone:
+            w[i].ravel()[j] = 0.0
+        history.append([k.copy() for k in w])
+    return history

@@ -17,6 +17,7 @@ from keras_swd import (
     GReg2,
     IrrelevantWeights,
     Lobster,
+    MagnitudePruning,
     PruningScheduler,
     SelectiveWeightDecay,
     strip,
@@ -36,6 +37,10 @@ METHODS = {
     "greg1, channels": lambda: GReg1(1e-3, interval=1, granularity=Channel()),
     "greg2": lambda: GReg2(1e-3, interval=1, sparsity=0.5),
     "greg2, blocks": lambda: GReg2(1e-3, interval=1, granularity=Block((4, 1))),
+    "magnitude, gradual": lambda: MagnitudePruning(1e-3),
+    "magnitude, channels": lambda: MagnitudePruning(
+        1e-3, removals=3, granularity=Channel()
+    ),
     "irrelevant weights": lambda: IrrelevantWeights(),
     "lobster": lambda: Lobster(scale=2.0, sparsity=0.5),
     "adaptive sparsity": lambda: AdaptiveSparsity(1e-3),
