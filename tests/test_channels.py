@@ -20,6 +20,7 @@ from keras_swd import (
     Uniform,
     remove,
     shrink,
+    sparsity_report,
     with_regularizer,
 )
 from keras_swd.channels import find_channels
@@ -282,6 +283,32 @@ def test_operations_of_a_free_size_are_refused():
     )
     with pytest.raises(ValueError, match="size of the inputs is fixed"):
         kernel_uses(model)
+
+
+def test_a_budget_counts_a_model_within_at_the_size_it_is_given():
+    """As it counts the same layers where no model is within."""
+
+    def network(inputs, end):
+        stem = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)
+        x = layers.ReLU()(layers.BatchNormalization()(stem(inputs)))
+        conv = layers.Conv2D(12, 3, padding="same", use_bias=False)
+        x = layers.ReLU()(layers.BatchNormalization()(conv(x)))
+        return end(layers.GlobalAveragePooling2D()(x))
+
+    free, image = keras.Input((None, None, 3)), keras.Input((9, 6, 3))
+    inner = keras.Model(free, network(free, lambda x: x))
+    flat = keras.Model(image, network(image, layers.Dense(4)))
+    nested = keras.Model(image, layers.Dense(4)(inner(image)))
+    nested.set_weights(flat.get_weights())
+    left = []
+    for model in (flat, nested):
+        model = with_regularizer(model, coupled(kernels=True))
+        full = sparsity_report(model).operations
+        remove(model, Operations(left=0.5))
+        small = shrink(model)
+        left.append(sparsity_report(small).operations)
+        assert 0.4 * full < left[-1] <= 0.5 * full
+    assert left[0] == left[1]
 
 
 def test_a_budget_is_met_where_an_even_share_would_empty_a_set():
