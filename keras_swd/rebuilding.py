@@ -192,7 +192,7 @@ def without_pruning(part):
 
 def _detach(model: keras.Model) -> None:
     """Takes our regularizers from layers that a model's own code made."""
-    for layer in _all_layers(model):
+    for layer in all_layers(model):
         for name, value in list(vars(layer).items()):
             if isinstance(value, PruningRegularizer):
                 setattr(layer, name, None)
@@ -201,8 +201,8 @@ def _detach(model: keras.Model) -> None:
             variable.regularizer = None
 
 
-def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The model and its layers at any depth."""
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the model and its layers at any depth."""
     # Keras' public `layers` stops at the first level.
     return list(model._flatten_layers())
 
@@ -243,7 +243,7 @@ def _rebuild(
 
 def own_objects(model: keras.Model) -> dict[str, type]:
     """The classes of a model's layers that Keras does not know."""
-    classes = {type(layer) for layer in _all_layers(model)}
+    classes = {type(layer) for layer in all_layers(model)}
     return {
         cls.__name__: cls
         for cls in classes

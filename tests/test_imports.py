@@ -46,7 +46,7 @@ def test_the_public_names_are_there():
         ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
         shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
-        IrrelevantWeights Lobster FloorScheduler
+        IrrelevantWeights Lobster FloorScheduler renew_statistics
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)
