@@ -247,6 +247,8 @@ class Prunable:
         for weight in self.weights:
             if isinstance(weight, KernelWithPart):
                 continue
+            if pruning_regularizer(weight.variable) is None:
+                continue  # removed, but not penalised
             members.setdefault(id(weight.regularizer), []).append(weight)
         attached: list[Attached | Aim] = [*aims]
         new = False

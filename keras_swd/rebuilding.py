@@ -63,8 +63,9 @@ def with_regularizer(
     so is the compilation (the optimizer's state is not). Every layer gets an
     equal regularizer of its own, in place of one that it may have had; biases,
     normalizations and embeddings get none. With `granularity=
-    CoupledChannels()` the normalizations get it; with `kernels=True` the
-    kernels too.
+    CoupledChannels()` the normalizations get it, on scales and, unless the
+    method penalises scales alone, on shifts; with `kernels=True` the kernels
+    too.
 
     Args:
         model: A built `keras.Model`, Sequential or functional, also nested. In
@@ -155,14 +156,13 @@ def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
     granularity = regularizer.granularity
     if not isinstance(granularity, CoupledChannels):
         return KERNEL_ARGUMENTS
-    if granularity.kernels:
-        return SCALE_ARGUMENTS + KERNEL_ARGUMENTS
-    return SCALE_ARGUMENTS
+    scales = SCALE_ARGUMENTS if regularizer.shifts else SCALE_ARGUMENTS[:1]
+    return scales + KERNEL_ARGUMENTS if granularity.kernels else scales
 
 
 def _remedy(arguments: tuple[str, ...]) -> str:
     """What to do if no layer takes any of these arguments."""
-    if arguments is SCALE_ARGUMENTS:
+    if arguments[-1] in SCALE_ARGUMENTS:
         return (
             "Coupled channels of a model without normalizations need "
             "`CoupledChannels(kernels=True)`."
