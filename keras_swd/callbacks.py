@@ -169,7 +169,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._plans: list[Plan] = []
         self._masks: list[np.ndarray] = []
         self._strength = self._coming = 0.0
-        self._warned: set[str] = set()
+        self._warned: set[str | int] = set()
         if self.model.built:
             self._attach()
 
@@ -344,16 +344,15 @@ class PruningScheduler(keras.callbacks.Callback):
 
     # Warnings ---------------------------------------------------------------
 
-    def _warn_once(self, subject: str, message: str) -> None:
+    def _warn_once(self, subject: str | int, message: str) -> None:
         if subject not in self._warned:
             self._warned.add(subject)
             warnings.warn(message, stacklevel=2)
 
     def _warn_of_collapse(self) -> None:
         """Warns of kernels that are about to lose nearly all their units."""
-        for units, count in zip(
-            self._prunable.sets, self._selection.counts, strict=True
-        ):
+        pairs = zip(self._prunable.sets, self._selection.counts, strict=True)
+        for place, (units, count) in enumerate(pairs):
             kept = units.size - count
             # A method that allots units itself lets the loss decide.
             few = kept < min(FEW_UNITS, units.size / 10) and (
@@ -362,7 +361,7 @@ class PruningScheduler(keras.callbacks.Callback):
             # What diverged has no lowest units; removal will refuse it.
             if few and all_finite(self._prunable.weights):
                 self._warn_once(
-                    units.path,
+                    place,  # sets of channels may share a path
                     f"Kernel {units.path!r} is about to keep {kept} of its "
                     f"{units.size} units, which may break the network. Use "
                     "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "

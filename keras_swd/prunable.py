@@ -214,7 +214,7 @@ class Prunable:
     def _alive(
         self, model: keras.Model, masks: Sequence[np.ndarray]
     ) -> list[str]:
-        """Paths of the sets whose removed channels do not all go."""
+        """Paths, each once, of sets whose removed channels do not all go."""
         removed = np.zeros(self._units, bool)
         for weight, mask in zip(self.weights, masks, strict=True):
             for place in getattr(weight, "places", ()):
@@ -224,11 +224,12 @@ class Prunable:
         live = find_live(follow(model))
         alive = live.kept & ~live.filled
         stays = alive[self._channels.classes] & removed
-        return [
+        paths = (
             repr(units.path)
             for units in self._channels.sets
             if stays[units.first : units.first + units.size].any()
-        ]
+        )
+        return list(dict.fromkeys(paths))
 
     def attach(self, model: keras.Model) -> tuple[list["Attached | Aim"], bool]:
         """Connects the weights to the controls that compiled steps see.

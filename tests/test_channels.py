@@ -364,6 +364,26 @@ def test_channels_that_something_else_keeps_alive_are_told():
     assert size(shrink(whole)) <= 0.5 * full
 
 
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_sets_of_channels_on_one_weight_are_warned_of_one_by_one():
+    x = keras.Input((4,))
+    a, b = layers.Dense(24)(x), layers.Dense(30)(x)
+    both = layers.BatchNormalization(name="norm")(layers.Concatenate()([a, b]))
+    y = layers.Concatenate()([both, layers.BatchNormalization()(a)])
+    model = keras.Model(x, layers.Dense(2)(y))
+    model = with_regularizer(model, coupled())
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x, y = np.ones((4, 4)), np.ones((4, 2))
+    pruning = PruningScheduler(51 / 54, Constant(5e3), GlobalRanking())
+    with pytest.warns(UserWarning, match="about to keep") as caught:
+        model.fit(x, y, batch_size=1, verbose=0, callbacks=[pruning])
+    told = [m for w in caught if "about to keep" in (m := str(w.message))]
+    assert [m.split(", which")[0] for m in told] == [
+        "Kernel 'norm/gamma' is about to keep 1 of its 24 units",
+        "Kernel 'norm/gamma' is about to keep 2 of its 30 units",
+    ]
+
+
 def test_other_normalizations_are_left_alone():
     model = keras.Sequential(
         [keras.Input((8,)), layers.Dense(16), layers.LayerNormalization()]
