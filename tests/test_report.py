@@ -14,6 +14,7 @@ import keras_swd
 from keras_swd.files import write_whole
 from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.prunable import Prunable
 from keras_swd.report import (
     KernelSparsity,
     SparsityReport,
@@ -174,6 +175,69 @@ def test_a_frozen_kernel_is_skipped_and_not_prunable():
     model.layers[0].trainable = False
     (kernel,) = sparsity_report(model).kernels
     assert (kernel.prunable, kernel.skipped) == (False, "frozen")
+
+
+def coupled_reasons(model):
+    return {
+        kernel.path: (kernel.prunable, kernel.skipped)
+        for kernel in sparsity_report(model).kernels
+    }
+
+
+def test_weights_whose_channels_all_stay_are_skipped():
+    swd = keras_swd.SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            layers.Dense(4, name="stays", kernel_regularizer=swd),
+            layers.GRU(5, name="gru", kernel_regularizer=swd),
+            layers.Dense(4, name="a", kernel_regularizer=swd),
+            layers.Dense(4, name="b", kernel_regularizer=swd),
+            layers.BatchNormalization(name="norm", gamma_regularizer=swd),
+        ],
+        name="net",
+    )
+    found = coupled_reasons(model)
+    start, gru, end = (
+        f"its channels must stay ({reason})"
+        for reason in (
+            "input of the model, `gru` (GRU) is not followed",
+            "`gru` (GRU) is not followed",
+            "output of the model",
+        )
+    )
+    assert found["net/stays/kernel"] == (False, start)
+    assert found["net/gru/gru_cell/kernel"] == (False, gru)
+    assert found["net/a/kernel"] == found["net/b/kernel"] == (True, None)
+    assert found["net/norm/gamma"] == (False, end)
+    assert f"Not pruned, {end}: net/norm/gamma" in str(sparsity_report(model))
+    weights = Prunable(model, 0.5, keras_swd.LAMP()).weights
+    assert {path for path, (prunable, _) in found.items() if prunable} == {
+        weight.path
+        for weight in weights
+        if any((place.units >= 0).any() for place in weight.places)
+    }
+
+
+class Hidden(keras.Model):
+    def __init__(self, regularizer):
+        super().__init__()
+        self.dense = layers.Dense(2, kernel_regularizer=regularizer)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_coupled_channels_of_a_hidden_graph_are_skipped():
+    swd = keras_swd.SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = Hidden(swd)
+    model(np.ones((1, 3)))
+    (found,) = coupled_reasons(model).values()
+    assert found == (False, "the graph of the model is hidden")
 
 
 def test_a_kernel_with_zeros_is_never_called_skipped():
