@@ -47,5 +47,6 @@ from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear
 from keras_swd.schedules import Polynomial as Polynomial
 from keras_swd.shrinking import shrink as shrink
+from keras_swd.statistics import renew_statistics as renew_statistics
 
 __version__ = "0.1.0"

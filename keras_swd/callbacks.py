@@ -12,7 +12,6 @@ from keras_swd.budgets import Budget
 from keras_swd.choosing import selection
 from keras_swd.kernels import Choice
 from keras_swd.masking import (
-    all_finite,
     apply_masks,
     check_finite,
     share_masked,
@@ -25,8 +24,6 @@ from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
 
-#: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
-FEW_UNITS = 10
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01
 
@@ -168,7 +165,7 @@ class PruningScheduler(keras.callbacks.Callback):
         self._masks: list[np.ndarray] = []
         self._removals_made = 0
         self._strength = self._coming = 0.0
-        self._warned: set[str] = set()
+        self._warned: set[str | int] = set()
         if self.model.built:
             self._attach()
 
@@ -318,7 +315,9 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._selection.update(progress) and (
             self._selection.final or self._strongest(progress) >= settling
         ):
-            self._warn_of_collapse()
+            at_risk = self._prunable.at_risk(self._selection.counts)
+            for place, message in at_risk.items():
+                self._warn_once(place, message)
         choices = self._selection.choices
         return None if choices is before else choices
 
@@ -352,30 +351,10 @@ class PruningScheduler(keras.callbacks.Callback):
 
     # Warnings ---------------------------------------------------------------
 
-    def _warn_once(self, subject: str, message: str) -> None:
+    def _warn_once(self, subject: str | int, message: str) -> None:
         if subject not in self._warned:
             self._warned.add(subject)
             warnings.warn(message, stacklevel=2)
-
-    def _warn_of_collapse(self) -> None:
-        """Warns of kernels that are about to lose nearly all their units."""
-        for units, count in zip(
-            self._prunable.sets, self._selection.counts, strict=True
-        ):
-            kept = units.size - count
-            # A method that allots units itself lets the loss decide.
-            few = kept < min(FEW_UNITS, units.size / 10) and (
-                units.regularizer.allocation is None
-            )
-            # What diverged has no lowest units; removal will refuse it.
-            if few and all_finite(self._prunable.weights):
-                self._warn_once(
-                    units.path,
-                    f"Kernel {units.path!r} is about to keep {kept} of its "
-                    f"{units.size} units, which may break the network. Use "
-                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
-                    "give its regularizer a `sparsity` of its own.",
-                )
 
     def _decay(self, progress: float) -> float:
         """The strongest decay of a selected weight at `progress`."""

@@ -14,6 +14,7 @@ from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
 from keras_swd.granularity import CoupledChannels
 from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
+from keras_swd.masking import all_finite
 from keras_swd.regularizers.base import (
     Controls,
     ControlSlice,
@@ -22,6 +23,8 @@ from keras_swd.regularizers.base import (
 )
 from keras_swd.selection import check_sparsity, lowest_units
 
+#: A set that keeps fewer units, and less than a tenth of them, is at risk.
+FEW_UNITS = 10
 #: Units that are ranked among themselves; a weight that units lie on.
 UnitSet = Kernel | ChannelSet
 Weight = Kernel | ChannelWeight
@@ -186,6 +189,33 @@ class Prunable:
         """Returns a mask for each weight, False for the chosen entries."""
         return [weight.chosen(choices) for weight in self.weights]
 
+    def at_risk(self, counts: Sequence[int]) -> dict[int, str]:
+        """Returns which sets are about to lose nearly all their units.
+
+        Args:
+            counts: Integers, how many units of each set are to go.
+
+        Returns:
+            Dictionary from the place of a set to a warning.
+        """
+        found = {}
+        for place, (units, count) in enumerate(
+            zip(self.sets, counts, strict=True)
+        ):
+            kept = units.size - count
+            # A method that allots units itself lets the loss decide.
+            if units.regularizer.allocation is None and (
+                kept < min(FEW_UNITS, units.size / 10)
+            ):
+                found[place] = (
+                    f"Kernel {units.path!r} is about to keep {kept} of its "
+                    f"{units.size} units, which may break the network. Use "
+                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
+                    "give its regularizer a `sparsity` of its own."
+                )
+        # What diverged has no lowest units; removal will refuse it.
+        return found if found and all_finite(self.weights) else {}
+
     def shortfalls(
         self, model: keras.Model, masks: Sequence[np.ndarray]
     ) -> list[str]:
@@ -219,7 +249,7 @@ class Prunable:
     def _alive(
         self, model: keras.Model, masks: Sequence[np.ndarray]
     ) -> list[str]:
-        """Paths of the sets whose removed channels do not all go."""
+        """Paths, each once, of sets whose removed channels do not all go."""
         removed = np.zeros(self._units, bool)
         for weight, mask in zip(self.weights, masks, strict=True):
             for place in getattr(weight, "places", ()):
@@ -229,11 +259,12 @@ class Prunable:
         live = find_live(follow(model))
         alive = live.kept & ~live.filled
         stays = alive[self._channels.classes] & removed
-        return [
+        paths = (
             repr(units.path)
             for units in self._channels.sets
             if stays[units.first : units.first + units.size].any()
-        ]
+        )
+        return list(dict.fromkeys(paths))
 
     def attach(self, model: keras.Model) -> tuple[list["Attached | Aim"], bool]:
         """Connects the weights to the controls that compiled steps see.
@@ -252,6 +283,8 @@ class Prunable:
         for weight in self.weights:
             if isinstance(weight, KernelWithPart):
                 continue
+            if pruning_regularizer(weight.variable) is None:
+                continue  # removed, but not penalised
             members.setdefault(id(weight.regularizer), []).append(weight)
         attached: list[Attached | Aim] = [*aims]
         new = False

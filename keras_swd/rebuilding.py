@@ -63,8 +63,9 @@ def with_regularizer(
     so is the compilation (the optimizer's state is not). Every layer gets an
     equal regularizer of its own, in place of one that it may have had; biases,
     normalizations and embeddings get none. With `granularity=
-    CoupledChannels()` the normalizations get it; with `kernels=True` the
-    kernels too.
+    CoupledChannels()` the normalizations get it, on scales and, unless the
+    method penalises scales alone, on shifts; with `kernels=True` the kernels
+    too.
 
     Args:
         model: A built `keras.Model`, Sequential or functional, also nested. In
@@ -155,14 +156,13 @@ def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
     granularity = regularizer.granularity
     if not isinstance(granularity, CoupledChannels):
         return KERNEL_ARGUMENTS
-    if granularity.kernels:
-        return SCALE_ARGUMENTS + KERNEL_ARGUMENTS
-    return SCALE_ARGUMENTS
+    scales = SCALE_ARGUMENTS if regularizer.shifts else SCALE_ARGUMENTS[:1]
+    return scales + KERNEL_ARGUMENTS if granularity.kernels else scales
 
 
 def _remedy(arguments: tuple[str, ...]) -> str:
     """What to do if no layer takes any of these arguments."""
-    if arguments is SCALE_ARGUMENTS:
+    if arguments[-1] in SCALE_ARGUMENTS:
         return (
             "Coupled channels of a model without normalizations need "
             "`CoupledChannels(kernels=True)`."
@@ -192,7 +192,7 @@ def without_pruning(part):
 
 def _detach(model: keras.Model) -> None:
     """Takes our regularizers from layers that a model's own code made."""
-    for layer in _all_layers(model):
+    for layer in all_layers(model):
         for name, value in list(vars(layer).items()):
             if isinstance(value, PruningRegularizer):
                 setattr(layer, name, None)
@@ -201,8 +201,8 @@ def _detach(model: keras.Model) -> None:
             variable.regularizer = None
 
 
-def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The model and its layers at any depth."""
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the model and its layers at any depth."""
     # Keras' public `layers` stops at the first level.
     return list(model._flatten_layers())
 
@@ -243,7 +243,7 @@ def _rebuild(
 
 def own_objects(model: keras.Model) -> dict[str, type]:
     """The classes of a model's layers that Keras does not know."""
-    classes = {type(layer) for layer in _all_layers(model)}
+    classes = {type(layer) for layer in all_layers(model)}
     return {
         cls.__name__: cls
         for cls in classes

@@ -20,7 +20,7 @@ from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
-from keras_swd.selection import removed_count
+from keras_swd.skipping import reason_to_skip, reasons_to_stay
 
 FLOAT_BYTES = 4
 
@@ -81,7 +81,8 @@ class KernelSparsity(Totals):
         path: String, the variable's path in its model.
         shape: Tuple of integers.
         prunable: Boolean: whether `PruningScheduler` prunes it, because it
-            carries a pruning regularizer and is trained. Defaults to `False`.
+            carries a pruning regularizer and is trained, and not all its
+            channels must stay. Defaults to `False`.
         skipped: String or `None`: why a kernel without zeros is not pruned.
             Defaults to `None`.
         operations: Integer or `None`: multiplications with the kernel for one
@@ -287,7 +288,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     """
     check_built(model, keras.layers.Layer)
     kernels, others = [], []
-    uses = _uses(model)
+    uses, staying = _uses(model), reasons_to_stay(model)
     for variable in model.weights:
         values = ops.convert_to_numpy(variable)
         if values.dtype not in ("float32", "float64"):
@@ -304,8 +305,10 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 zeros=int(zeros),
                 path=variable.path,
                 shape=tuple(variable.shape),
-                prunable=regularizer is not None and variable.trainable,
-                skipped=None if zeros else _reason(variable, regularizer),
+                prunable=regularizer is not None
+                and variable.trainable
+                and id(variable) not in staying,
+                skipped=None if zeros else reason_to_skip(variable, staying),
                 magnitudes=_magnitudes(values),
                 **uses.get(id(variable), {}),
             )
@@ -332,27 +335,6 @@ def _uses(model) -> dict[int, dict[str, int]]:
 def _sum(parts: Iterable[Totals]) -> Totals:
     parts = list(parts)
     return Totals(sum(p.size for p in parts), sum(p.zeros for p in parts))
-
-
-def _reason(variable, regularizer) -> str | None:
-    """Why a kernel without zeros is not pruned; None if it will be."""
-    if regularizer is None:
-        return "no pruning regularizer"
-    if not variable.trainable:
-        return "frozen"
-    granularity, target = regularizer.granularity, regularizer.sparsity
-    try:
-        granularity.check(variable.shape)
-    except ValueError as error:
-        # What was received is the shape, which the report shows anyway.
-        needed = str(error).split(" Received:")[0].rstrip(".")
-        return f"granularity does not fit: {needed}"
-    if target is None or granularity.coupled:
-        return None
-    units = granularity.unit_scores(ops.ones(variable.shape)).shape[0]
-    if removed_count(units, target):
-        return None
-    return f"too small: its own target of {target:g} removes none of {units}"
 
 
 def _magnitudes(values: np.ndarray) -> tuple[int, ...]:

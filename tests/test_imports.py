@@ -47,7 +47,7 @@ def test_the_public_names_are_there():
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
         shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
         IrrelevantWeights Lobster FloorScheduler MagnitudePruning
-        LearningRateRewinding
+        LearningRateRewinding renew_statistics
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)

@@ -48,6 +48,9 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
     #: Whether units are selected once in a run, at `pick_at` of its plan.
     selects_once = False
+    #: Whether `with_regularizer` places it on what shifts channels too. They
+    #: are removed with their scales either way.
+    shifts = True
     #: What the method does in the optimizer, if it needs gradients.
     part: type[OptimizerPart] | None = None
     #: How kernels share a target, if the method says so itself.
