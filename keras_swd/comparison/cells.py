@@ -78,6 +78,9 @@ class Failure(_Run):
     reason: str
     traceback: str
 
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason.splitlines()[0]}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:

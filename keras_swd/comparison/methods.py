@@ -38,8 +38,10 @@ def as_function(name: str, method: Any) -> Method:
     if method is None:
         return _train
     if isinstance(method, PruningRegularizer):
-        # Another process may not know the class by its name.
-        return functools.partial(_prune, type(method), method.get_config())
+        cls = type(method)
+        registered = keras.saving.get_registered_name(cls)
+        config = method.get_config()
+        return functools.partial(_prune, cls, registered, config)
     if callable(method):
         return method
     raise ValueError(
@@ -54,10 +56,12 @@ def _train(build_model, fit, sparsity):
     return fit(build_model(), [])
 
 
-def _prune(cls, config, build_model, fit, sparsity):
-    names = {keras.saving.get_registered_name(cls): cls}
-    with keras.saving.custom_object_scope(names):
-        model = with_regularizer(build_model(), cls.from_config(config))
+def _prune(cls, registered, config, build_model, fit, sparsity):
+    package, _, name = registered.rpartition(">")
+    if package and keras.saving.get_registered_object(registered) is not cls:
+        # The class of a user's program, in a process that did not run it.
+        keras.saving.register_keras_serializable(package, name)(cls)
+    model = with_regularizer(build_model(), cls.from_config(config))
     return fit(model, [PruningScheduler(sparsity)])
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import statistics
+import textwrap
 from typing import Any
 
 from keras_swd.comparison.cells import Cell, Failure
@@ -137,7 +138,13 @@ class Comparison(Record):
                     end_section=row is rows[-1],
                 )
         lines = plain_lines(table, width)
-        lines += [f" Failed: {f.key}: {f.reason}" for f in self.failures]
+        for failure in self.failures:
+            lines += textwrap.wrap(
+                f"Failed: {failure}",
+                width - 1,
+                initial_indent=" ",
+                subsequent_indent="   ",
+            )
         return "\n".join(lines).strip("\n")
 
     def plot(

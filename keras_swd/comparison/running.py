@@ -104,7 +104,7 @@ def compare(
         for result in _results(function, list(missing.values()), workers):
             if isinstance(result, Failure):
                 failures.append(result)
-                tell(f"{result.key}: {result.reason}")
+                tell(str(result))
             else:
                 missing[result.key].write(folder, result)
                 cells[result.key] = result
@@ -238,7 +238,12 @@ def _results(function: Callable, tasks: list[Task], workers) -> Iterator:
             ) from error
         # New processes, no forks: TensorFlow and JAX do not survive these.
         parallel = joblib.Parallel(
-            n_jobs=workers, backend="loky", return_as="generator_unordered"
+            n_jobs=workers,
+            backend="loky",
+            return_as="generator_unordered",
+            # A cell is written when it has finished: none waits for others.
+            batch_size=1,
+            pre_dispatch="n_jobs",
         )
         yield from parallel(joblib.delayed(function)(task) for task in tasks)
 
@@ -270,7 +275,7 @@ def _tell_failures(failures: list[Failure], total: int) -> None:
     """Warns of cells that could not be run; raises if all could not."""
     if not failures:
         return
-    lines = "".join(f"\n- {f.key}: {f.reason}" for f in failures)
+    lines = "".join(f"\n- {failure}" for failure in failures)
     if len(failures) == total:
         raise RuntimeError(f"None of the {total} cells could be run:{lines}")
     warnings.warn(
