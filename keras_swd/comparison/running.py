@@ -245,7 +245,12 @@ def _results(function: Callable, tasks: list[Task], workers) -> Iterator:
             batch_size=1,
             pre_dispatch="n_jobs",
         )
-        yield from parallel(joblib.delayed(function)(task) for task in tasks)
+        with warnings.catch_warnings():
+            # It replaces a process between cells if its memory has grown.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            yield from parallel(
+                joblib.delayed(function)(task) for task in tasks
+            )
 
 
 @contextlib.contextmanager
