@@ -165,7 +165,7 @@ def test_finished_cells_are_not_run_again(tmp_path):
         runs.append(sparsity)
         return {"accuracy": sparsity}
 
-    first = compare({"a": counted}, [0.5, 0.9], 2, tmp_path)
+    first = compare({"a": counted}, [0.5, 0.9, 0.5], [0, 1, 0], tmp_path)
     assert runs == [0.5, 0.9, 0.5, 0.9]
     before = files(tmp_path)
     assert compare({"a": counted}, [0.5, 0.9], 2, tmp_path) == first

@@ -173,7 +173,7 @@ def _check_sparsities(sparsities) -> list[float]:
             "pruning, add a method that is None. "
             f"Received: sparsities={given}."
         )
-    return given
+    return list(dict.fromkeys(given))
 
 
 def _check_seeds(seeds) -> list[int]:
@@ -184,7 +184,7 @@ def _check_seeds(seeds) -> list[int]:
             "Argument `seeds` must say how many there are, or hold integers, "
             f"0 or greater. Received: seeds={seeds!r}."
         )
-    return list(given)
+    return list(dict.fromkeys(given))
 
 
 def _check_workers(workers) -> None:
