@@ -9,6 +9,7 @@ from keras_swd.allocation import Uniform as Uniform
 from keras_swd.budgets import Operations as Operations
 from keras_swd.budgets import Parameters as Parameters
 from keras_swd.callbacks import PruningScheduler as PruningScheduler
+from keras_swd.comparison import compare as compare
 from keras_swd.coupling import find_coupling as find_coupling
 from keras_swd.criteria import Magnitude as Magnitude
 from keras_swd.floors import FloorScheduler as FloorScheduler

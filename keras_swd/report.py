@@ -7,7 +7,6 @@ import math
 import os
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_swd.coupling.graph import check_built
-from keras_swd.files import check_target, write_whole
+from keras_swd.files import check_png, write_whole
 from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
@@ -243,12 +242,7 @@ class SparsityReport(Record):
         Raises:
             ValueError: If `path` does not fit, or there are no kernels.
         """
-        if Path(path).suffix != ".png":
-            raise ValueError(
-                "Argument `path` must end in '.png'. "
-                f"Received: path={str(path)!r}."
-            )
-        check_target(path)
+        check_png(path)
         if not self.kernels:
             raise ValueError(
                 f"{self.name!r} has no kernels, so there is nothing to plot. "

@@ -9,6 +9,7 @@ import keras_swd
 HEAVY = {
     "ai_edge_litert",
     "click",
+    "joblib",
     "matplotlib",
     "sklearn",
     "spektral",
@@ -47,7 +48,7 @@ def test_the_public_names_are_there():
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
         shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
         IrrelevantWeights Lobster FloorScheduler MagnitudePruning
-        LearningRateRewinding renew_statistics
+        LearningRateRewinding renew_statistics compare
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)
