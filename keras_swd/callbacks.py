@@ -18,11 +18,12 @@ from keras_swd.masking import (
     share_of_norm,
 )
 from keras_swd.optimizers import build_parts
-from keras_swd.prunable import Attached, Prunable, check_goal
+from keras_swd.prunable import Attached, Prunable
 from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
+from keras_swd.target import check_goal
 
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01

@@ -9,7 +9,8 @@ import numpy as np
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.masking import Weight, apply_masks, check_finite
-from keras_swd.prunable import Prunable, check_goal
+from keras_swd.prunable import Prunable
+from keras_swd.target import check_goal
 
 
 def remove(

@@ -100,7 +100,7 @@ def test_parameters_left_by_hand(removed, left):
     model = example()
     assert size(model) == 202
     prunable = Prunable(model, Parameters(0.99), GlobalRanking())
-    assert prunable._cost(stays(prunable, removed)) == left
+    assert prunable.target.cost(stays(prunable, removed)) == left
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_what_is_left_meets_the_budget_to_one_channel(
         return
     prunable = Prunable(model, budget(left), allocation)
     counts = prunable.counts()
-    cost = prunable._cost(stays(prunable, counts))
+    cost = prunable.target.cost(stays(prunable, counts))
     assert cost <= left * full
     scores = [units.unit_scores() for units in prunable.sets]
     shapes = [units.shape for units in prunable.sets]
@@ -222,7 +222,7 @@ def test_what_is_left_meets_the_budget_to_one_channel(
     if sum(fewer) == sum(counts) - 1 and all(
         n < s.size for n, s in zip(fewer, scores, strict=True)
     ):
-        assert prunable._cost(stays(prunable, fewer)) > left * full
+        assert prunable.target.cost(stays(prunable, fewer)) > left * full
     remove(model, budget(left), allocation)
     small = shrink(model)
     assert reference.model_cost(small, budget is Operations) == cost
