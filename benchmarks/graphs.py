@@ -222,6 +222,7 @@ def write():
     tables = {
         "cora": ("accuracy", accuracy_table),
         "cora-0.1": ("accuracy 0.1", accuracy_table),
+        "cora-GlobalRanking": ("accuracy GlobalRanking", accuracy_table),
         "cora-words": ("words", accuracy_table),
         "files": ("files", files_table),
         "time": ("time", time_told),

@@ -7,7 +7,9 @@ multiplications are left, the same share of every set of coupled channels,
 shrinks them, and times the shrunk network over the whole one: the TensorFlow
 Lite file in float32 and in int8, one thread, and Keras itself, in turns. Writes
 the cells that are missing in benchmarks/cells/shrink_speed, each a small JSON
-file, and the table of docs/shrink.md. `--tables` only writes the table.
+file, and the tables of docs/shrink.md: that of these cells, and that of the
+runs of examples/resnet20_cifar10.py in benchmarks/cells/resnet20. `--tables`
+only writes the tables.
 """
 
 import argparse
@@ -29,6 +31,8 @@ import keras_swd
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "shrink_speed"
+TRAINED = ROOT / "benchmarks" / "cells" / "resnet20"
+METHODS = ("swd", "slimming", "narrow", "dense")
 DOCUMENT = ROOT / "docs" / "shrink.md"
 LEFT = (0.75, 0.5, 0.25)
 ROUNDS, SECONDS = 9, 0.3
@@ -171,8 +175,29 @@ def measure(name, left):
     return cell
 
 
-def table():
-    """All cells as a Markdown table."""
+def trained_table():
+    """The runs on CIFAR-10, means of the seeds, as a Markdown table."""
+    rows = []
+    for method in METHODS:
+        paths = sorted(TRAINED.glob(f"{method}-*.json"))
+        runs = [json.loads(path.read_text()) for path in paths]
+        if not runs:
+            continue
+        accuracies = [100.0 * run["accuracy_after_shrinking"] for run in runs]
+        left = statistics.fmean(run["parameters_left"] for run in runs)
+        rows.append(
+            [
+                method,
+                f"{left:.3f}",
+                f"{statistics.fmean(accuracies):.2f}",
+                ", ".join(f"{accuracy:.2f}" for accuracy in accuracies),
+            ]
+        )
+    return markdown(["method", "parameters left", "accuracy", "seeds"], rows)
+
+
+def speed_table():
+    """All timings as a Markdown table."""
     rows = []
     for name in NETWORKS:
         for left in LEFT:
@@ -230,7 +255,8 @@ def main():
             unfinished.write_text(json.dumps(cell, indent=1))
             os.replace(unfinished, path)
             print(json.dumps(cell), flush=True)
-    write_tables(DOCUMENT, {"speed": table()})
+    tables = {"speed": speed_table(), "resnet20": trained_table()}
+    write_tables(DOCUMENT, tables)
 
 
 if __name__ == "__main__":

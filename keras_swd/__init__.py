@@ -9,17 +9,31 @@ from keras_swd.allocation import Uniform as Uniform
 from keras_swd.budgets import Operations as Operations
 from keras_swd.budgets import Parameters as Parameters
 from keras_swd.callbacks import PruningScheduler as PruningScheduler
+from keras_swd.comparison import compare as compare
 from keras_swd.coupling import find_coupling as find_coupling
 from keras_swd.criteria import Magnitude as Magnitude
+from keras_swd.floors import FloorScheduler as FloorScheduler
 from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
 from keras_swd.granularity import CoupledChannels as CoupledChannels
 from keras_swd.granularity import Unstructured as Unstructured
+from keras_swd.optimizers import PruningOptimizer as PruningOptimizer
+from keras_swd.optimizers import with_pruning as with_pruning
 from keras_swd.rebuilding import strip as strip
 from keras_swd.rebuilding import with_regularizer as with_regularizer
+from keras_swd.regularizers.adaptive_sparsity import (
+    AdaptiveSparsity as AdaptiveSparsity,
+)
 from keras_swd.regularizers.growing import GReg1 as GReg1
 from keras_swd.regularizers.growing import GReg2 as GReg2
+from keras_swd.regularizers.irrelevance import (
+    IrrelevantWeights as IrrelevantWeights,
+)
+from keras_swd.regularizers.irrelevance import Lobster as Lobster
+from keras_swd.regularizers.magnitude_pruning import (
+    MagnitudePruning as MagnitudePruning,
+)
 from keras_swd.regularizers.network_slimming import (
     NetworkSlimming as NetworkSlimming,
 )
@@ -28,10 +42,12 @@ from keras_swd.regularizers.selective_weight_decay import (
 )
 from keras_swd.removal import remove as remove
 from keras_swd.report import sparsity_report as sparsity_report
+from keras_swd.rewinding import LearningRateRewinding as LearningRateRewinding
 from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear
 from keras_swd.schedules import Polynomial as Polynomial
 from keras_swd.shrinking import shrink as shrink
+from keras_swd.statistics import renew_statistics as renew_statistics
 
 __version__ = "0.1.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -18,10 +18,13 @@ Cost = Callable[[np.ndarray], int]
 
 
 class Budget(Configured):
-    """How much of a model may be left after `shrink`.
+    """How much of a model may be left.
 
     `PruningScheduler(sparsity=...)` takes one in place of a share of units:
-    it then removes the fewest channels, lowest first, that meet the budget.
+    it then removes the fewest channels, lowest first, such that what is left
+    after `shrink` meets the budget. With a method that allots single weights
+    itself, such as `AdaptiveSparsity`, what is left are those that are not
+    zero.
 
     Args:
         left: Float in (0, 1), the share that may be left.
@@ -83,6 +86,44 @@ class Budget(Configured):
 
         return left
 
+    def entries(
+        self, model: keras.Model, variables: Sequence[keras.Variable]
+    ) -> tuple[np.ndarray, float]:
+        """Returns what single entries cost, for methods that zero these.
+
+        Args:
+            model: A built model.
+            variables: Those whose entries may become zero.
+
+        Returns:
+            Float array, what one entry of each variable costs; and what all
+            their entries together may cost for the model to meet the budget.
+
+        Raises:
+            ValueError: If they cost nothing, or the others too much.
+        """
+        factors = self.factors(model)
+        costs = np.array([factors.get(id(v), 0) for v in variables], float)
+        for variable, cost in zip(variables, costs, strict=True):
+            if cost == 0.0:
+                raise ValueError(
+                    f"Kernel {variable.path!r} is not counted in the budget "
+                    f"{self!r}. Give its regularizer a `sparsity` of its own."
+                )
+        sizes = [math.prod(v.shape) for v in variables]
+        own = float(costs @ sizes)
+        total = sum(
+            factors.get(id(v), 0) * math.prod(v.shape) for v in model.weights
+        )
+        allowed = self.left * total - (total - own)
+        if allowed <= 0.0:
+            raise ValueError(
+                f"The budget {self!r} is out of reach: weights that are not "
+                f"pruned to it make up {1.0 - own / total:.2%} of the model. "
+                "Raise `left`, or let more kernels carry the regularizer."
+            )
+        return costs, allowed
+
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"left": self.left}
@@ -136,6 +177,34 @@ class Operations(Budget):
         """Returns at how many positions each kernel is applied."""
         uses = kernel_uses(model)
         return {key: use.positions for key, use in uses.items()}
+
+
+def lowest_until(
+    scores: Sequence[np.ndarray], costs: np.ndarray, least: float
+) -> list[int]:
+    """Returns how many entries each kernel gives up to save a cost.
+
+    Args:
+        scores: Float arrays of shape `(entries,)`, one for each kernel. The
+            lowest of all go first, those of earlier kernels among equals.
+        costs: Float array, what an entry of each kernel costs.
+        least: Float, what must be saved.
+
+    Returns:
+        List of integers, one for each kernel: the fewest that save it.
+
+    Example:
+
+    >>> scores = [np.array([1.0, 3.0]), np.array([2.0, 4.0])]
+    >>> lowest_until(scores, np.array([1.0, 5.0]), 6.0)
+    [1, 1]
+    """
+    kernels = np.repeat(np.arange(len(scores)), [s.size for s in scores])
+    order = kernels[np.argsort(np.concatenate(scores), kind="stable")]
+    saved = np.cumsum(costs[order])
+    count = int(np.searchsorted(saved, least * (1.0 - 1e-12)))
+    gone = order[: count + 1] if least > 0.0 else order[:0]
+    return np.bincount(gone, minlength=len(scores)).tolist()
 
 
 def fewest(

@@ -6,29 +6,25 @@ import keras
 import numpy as np
 
 from keras_swd import forecast
+from keras_swd.aims import Aim
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.choosing import selection
 from keras_swd.kernels import Choice
 from keras_swd.masking import (
-    all_finite,
     apply_masks,
     check_finite,
     share_masked,
     share_of_norm,
 )
-from keras_swd.prunable import (
-    Attached,
-    Prunable,
-    check_goal,
-)
+from keras_swd.optimizers import build_parts
+from keras_swd.prunable import Attached, Prunable
 from keras_swd.regularizers.plan import Plan, agreed_times
 from keras_swd.removal import metrics_if_removed
-from keras_swd.schedules import Exponential, Schedule, check_progress
+from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
+from keras_swd.target import check_goal
 
-#: A kernel that keeps fewer units, and less than a tenth of them, is at risk.
-FEW_UNITS = 10
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01
 
@@ -75,8 +71,9 @@ class PruningScheduler(keras.callbacks.Callback):
             `Operations(left=0.5)`. Kernels whose regularizer has a target of
             its own do not count. `None` if all have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
-            to `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` have
-            their own.
+            to that of the method: for `SelectiveWeightDecay`
+            `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` always
+            follow their own.
         allocation: An `Allocation`, how kernels share the target. Defaults to
             `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
@@ -91,9 +88,7 @@ class PruningScheduler(keras.callbacks.Callback):
             every step. `None` decides at every step too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
-            With `schedule=Constant(0.0)` this is magnitude pruning, then
-            fine-tuning. Defaults to the end, or to what the regularizer's
-            method has.
+            Defaults to the end, or to what the regularizer's method has.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
@@ -135,8 +130,8 @@ class PruningScheduler(keras.callbacks.Callback):
     ):
         super().__init__()
         self.sparsity = check_goal(sparsity)
-        self.schedule = schedule or Exponential(0.1, 5e3, finish=0.8)
-        if not isinstance(self.schedule, Schedule):
+        self.schedule = schedule
+        if not isinstance(self.schedule, Schedule | None):
             raise ValueError(
                 "Argument `schedule` must be a keras_swd schedule, e.g. "
                 "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
@@ -166,11 +161,12 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
-        self._attached: list[Attached] = []
+        self._attached: list[Attached | Aim] = []
         self._plans: list[Plan] = []
         self._masks: list[np.ndarray] = []
+        self._removals_made = 0
         self._strength = self._coming = 0.0
-        self._warned: set[str] = set()
+        self._warned: set[str | int] = set()
         if self.model.built:
             self._attach()
 
@@ -187,12 +183,10 @@ class PruningScheduler(keras.callbacks.Callback):
                 return
             self._attach()
         progress = self._progress(batch)
-        if self._masks:
-            return
         first = not self._selection.counts
-        choices = self._select(progress)
-        if progress >= self._remove_at and self._remove_at < 1.0:
-            self._remove()
+        choices = None if self._masks else self._select(progress)
+        self._remove_what_is_due(progress)
+        if self._masks:
             return
         self._coming = self._strongest(progress)
         for attached, plan in zip(self._attached, self._plans, strict=True):
@@ -227,6 +221,8 @@ class PruningScheduler(keras.callbacks.Callback):
             -1.0 if self._masks else self._selection.threshold
         )
         logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
+        for attached in self._attached:
+            logs.update(attached.logs())
         if self.monitor_data is not None:
             logs.update(
                 metrics_if_removed(
@@ -244,17 +240,17 @@ class PruningScheduler(keras.callbacks.Callback):
             # Averaged weights, e.g., are put in place when the run ends.
             apply_masks(self._prunable.weights, self._masks)
         if self._done >= 1.0 - 0.5 / self._total:
-            if not self._masks:
-                self._remove()
+            self._remove_what_is_due(1.0, ended=True)
             self._selection.forget()
-        elif not self._masks:
+        elif self._removals_made < len(self._removals):
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks()
             )
             self._release()
+            removed = "not all" if self._masks else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
-                "nothing was removed; selected weights still hold "
+                f"{removed} was removed; selected weights still hold "
                 f"{residual:.2g} of the squared norm. Train on with "
                 "`initial_epoch`, or call `keras_swd.remove(model, "
                 f"sparsity={self.sparsity})` and check the accuracy.",
@@ -271,13 +267,18 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _attach(self) -> None:
         """Finds the kernels, checks them, and connects them to their values."""
+        build_parts(self.model)
         self._prunable = Prunable(self.model, self.sparsity, self.allocation)
-        self._plans = [
-            regularizer.plan(self.schedule, self._total, self.remove_at)
+        plans = {
+            id(regularizer): regularizer.plan(
+                self.schedule, self._total, self.remove_at
+            )
             for regularizer in self._prunable.regularizers
-        ]
-        self._remove_at, pick_at = agreed_times(self._plans)
+        }
+        self._removals, pick_at = agreed_times(list(plans.values()))
+        self._remove_at = self._removals[-1][0]
         self._attached, new = self._prunable.attach(self.model)
+        self._plans = [plans[id(a.regularizer)] for a in self._attached]
         self._selection = selection(
             self._prunable, pick_at, self.reallocations or self._total
         )
@@ -315,7 +316,9 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._selection.update(progress) and (
             self._selection.final or self._strongest(progress) >= settling
         ):
-            self._warn_of_collapse()
+            at_risk = self._prunable.at_risk(self._selection.counts)
+            for place, message in at_risk.items():
+                self._warn_once(place, message)
         choices = self._selection.choices
         return None if choices is before else choices
 
@@ -323,43 +326,36 @@ class PruningScheduler(keras.callbacks.Callback):
         """The largest strength of all regularizers at `progress`."""
         return max(plan.strength(progress) for plan in self._plans)
 
-    def _remove(self) -> None:
-        """Zeroes the selected units for good."""
+    def _remove_what_is_due(self, progress: float, ended=False) -> None:
+        """Zeroes units for good, as many as the plan wants by now."""
+        due = [
+            share
+            for at, share in self._removals
+            if at <= progress and (ended or at < 1.0)
+        ]
+        if len(due) == self._removals_made:
+            return
         check_finite(self._prunable.weights)
-        self._masks = self._selection.masks()
+        self._masks = self._selection.masks(due[-1])
+        self._removals_made = len(due)
         self._release()
         apply_masks(self._prunable.weights, self._masks)
+        if due[-1] < 1.0:
+            return
         for message in self._prunable.shortfalls(self.model, self._masks):
             self._warn_once(message, message)
 
     def _release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""
         for attached in self._attached:
-            attached.controls.release()
+            attached.release()
 
     # Warnings ---------------------------------------------------------------
 
-    def _warn_once(self, subject: str, message: str) -> None:
+    def _warn_once(self, subject: str | int, message: str) -> None:
         if subject not in self._warned:
             self._warned.add(subject)
             warnings.warn(message, stacklevel=2)
-
-    def _warn_of_collapse(self) -> None:
-        """Warns of kernels that are about to lose nearly all their units."""
-        for units, count in zip(
-            self._prunable.sets, self._selection.counts, strict=True
-        ):
-            kept = units.size - count
-            few = kept < min(FEW_UNITS, units.size / 10)
-            # What diverged has no lowest units; removal will refuse it.
-            if few and all_finite(self._prunable.weights):
-                self._warn_once(
-                    units.path,
-                    f"Kernel {units.path!r} is about to keep {kept} of its "
-                    f"{units.size} units, which may break the network. Use "
-                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
-                    "give its regularizer a `sparsity` of its own.",
-                )
 
     def _decay(self, progress: float) -> float:
         """The strongest decay of a selected weight at `progress`."""
@@ -379,8 +375,11 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
-        if self._strongest(self._remove_at) == 0.0:
-            return  # magnitude pruning drives nothing down
+        if 0.0 in (
+            self._strongest(self._remove_at),
+            self._decay(self._remove_at),
+        ):
+            return  # nothing is driven down, as in magnitude pruning
         optimizer = getattr(self.model, "optimizer", None)
         left = forecast.share_left(
             optimizer,

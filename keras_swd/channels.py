@@ -111,11 +111,12 @@ class ChannelSet:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelWeight:
-    """A weight that carries the regularizer of coupled channels.
+    """A weight that is removed with coupled channels.
 
     Args:
         variable: The `keras.Variable`.
-        regularizer: The `PruningRegularizer` that it carries.
+        regularizer: The `PruningRegularizer` that it carries, or that its scale
+            carries if it shifts channels and has none.
         places: Tuple of `Place`, its axes that count channels.
         sets: List of the `ChannelSet` of the model, and where they start among
             all sets of units.
@@ -146,6 +147,14 @@ class ChannelWeight:
         """Returns the present values; do not keep them."""
         return read(self.variable)
 
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the values with zeros where the mask is False."""
+        return np.where(mask, self.values(), 0.0)
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Sets the entries to zero where the mask is False."""
+        self.variable.assign(self.masked(mask))
+
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
         """Returns what tells a compiled step the choice."""
         lowest = self._lowest(choices)
@@ -172,7 +181,8 @@ class PrunedChannels:
     Args:
         sets: List of `ChannelSet`.
         weights: List of `ChannelWeight`: those that carry a pruning
-            regularizer for coupled channels and are trained.
+            regularizer for coupled channels and are trained, and the shifts
+            of such scales.
         places: List of `Place`: all axes that count channels, those of other
             weights too.
         classes: Integer array of shape `(units,)`: the class of each unit in
@@ -207,7 +217,9 @@ def find_channels(model: keras.Model, offset: int = 0) -> PrunedChannels:
     }
     if not carriers:
         return PrunedChannels([], [], [], np.zeros(0, int))
-    places = _places(follow(model))
+    followed = follow(model)
+    carriers |= _shifts(followed, carriers)
+    places = _places(followed)
     groups = _group([p for p in places if id(p.variable) in carriers])
     places = _renumber(places, groups)
     carrying = [p for p in places if id(p.variable) in carriers]
@@ -249,6 +261,26 @@ def _places(followed: Followed) -> list[Place]:
         Place(variable, axis, np.where(np.isin(classes, pinned), NONE, classes))
         for _, variable, axis, classes in followed.places()
     ]
+
+
+def _shifts(
+    followed: Followed, carriers: dict[int, PruningRegularizer]
+) -> dict[int, PruningRegularizer]:
+    """Shifts without a regularizer, with those that their scales carry.
+
+    A channel without its scale would go on as its shift.
+    """
+    layers = {layer for layer, *_ in followed.places()}
+    pairs = [
+        (getattr(x, "gamma", None), getattr(x, "beta", None)) for x in layers
+    ]
+    return {
+        id(shift): carriers[id(scale)]
+        for scale, shift in pairs
+        if id(scale) in carriers
+        and shift is not None
+        and pruning_regularizer(shift) is None
+    }
 
 
 def _group(places: list[Place]) -> dict[tuple[int, ...], list[int]]:

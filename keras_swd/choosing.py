@@ -23,6 +23,7 @@ class Renewed:
         self.prunable = prunable
         self.periods = periods
         self.period: int | None = None
+        self.share = 1.0
         self.counts: list[int] = []
         self.choices: list[Choice] = []
 
@@ -41,10 +42,16 @@ class Renewed:
         self.choices = self.prunable.choose(self.counts, self.choices)
         return new
 
-    def masks(self) -> list[np.ndarray]:
-        """Returns a mask for each weight, as the weights are now."""
-        if not self.counts:
-            self.counts = self.prunable.counts()
+    def masks(self, share: float = 1.0) -> list[np.ndarray]:
+        """Returns a mask for each weight, as the weights are now.
+
+        Args:
+            share: Float in (0, 1], the part of the target that goes. Defaults
+                to `1.0`.
+        """
+        if not self.counts or share != self.share:
+            self.counts = self.prunable.counts(share)
+            self.share = share
         return self.prunable.masks(self.prunable.choose(self.counts))
 
     def forget(self) -> None:
@@ -89,8 +96,13 @@ class Once:
         self._keep()
         return True
 
-    def masks(self) -> list[np.ndarray]:
-        """Returns a mask for each weight; before the moment, as of now."""
+    def masks(self, share: float = 1.0) -> list[np.ndarray]:
+        """Returns a mask for each weight; before the moment, as of now.
+
+        Args:
+            share: Float, 1: what is chosen once goes at once.
+        """
+        del share
         choices = self.choices
         if not self.final:
             choices = self.prunable.choose(self.prunable.counts())

@@ -24,6 +24,15 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def check_png(path: str | os.PathLike[str]) -> Path:
+    """Returns `path` if a picture can lie there, or raises a `ValueError`."""
+    if Path(path).suffix != ".png":
+        raise ValueError(
+            f"Argument `path` must end in '.png'. Received: path={str(path)!r}."
+        )
+    return check_target(path)
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file whole or not at all: beside its place, then renamed."""
     target = check_target(path)

@@ -154,9 +154,10 @@ class CoupledChannels(Granularity):
     The penalty falls on the weights that carry the regularizer, and these
     become zero: give it to `gamma` and `beta` of `BatchNormalization`, and the
     score of a channel is `|gamma|`; or also to the kernels before and behind
-    it. Without a normalization that carries it, the score is the mean
-    magnitude of the channel's entries. `keras_swd.with_regularizer` places it
-    on every normalization, or with `kernels=True` on every kernel too.
+    it. Where `gamma` alone carries it, `beta` becomes zero too. Without a
+    normalization that carries it, the score is the mean magnitude of the
+    channel's entries. `keras_swd.with_regularizer` places it on every
+    normalization, or with `kernels=True` on every kernel too.
 
     Every set of coupled channels keeps one, unless `may_empty`.
 

@@ -56,6 +56,18 @@ def write(variable: keras.Variable, values: np.ndarray) -> None:
         tf.raw_ops.AssignVariableOp(resource=handle, value=values)
 
 
+def replicas() -> int:
+    """Returns how many replicas of a model the present scope trains."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    return distribution.device_mesh.devices.size
+
+
 def _handle(variable: keras.Variable):
     """TensorFlow's handle of a variable that lives in one place, or None."""
     if keras.config.backend() != "tensorflow":

@@ -10,12 +10,14 @@ from keras import ops
 
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.host import read
+from keras_swd.optimizers import pruning_optimizer
 from keras_swd.regularizers.base import (
     PruningRegularizer,
     Selector,
     Threshold,
     pruning_regularizer,
 )
+from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.selection import (
     lowest_units,
     threshold_of_units,
@@ -113,6 +115,14 @@ class Kernel:
         """
         return read(self.variable)
 
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the values that are left, with zeros where it is False."""
+        return np.where(mask, self.values(), 0.0)
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Sets the entries to zero where the mask is False."""
+        self.variable.assign(self.masked(mask))
+
     def unit_scores(self) -> np.ndarray:
         """Returns the scores of the kernel's units, shape `(units,)`."""
         if isinstance(self.regularizer.granularity, Unstructured):
@@ -196,12 +206,63 @@ class MarkedKernel(Kernel):
         return self.keep(np.asarray(choices[self.index].lowest))
 
 
+@dataclasses.dataclass(frozen=True)
+class KernelWithPart(Kernel):
+    """A kernel whose method keeps a part of it in the optimizer.
+
+    Args:
+        variable: The `keras.Variable`.
+        regularizer: The `PruningRegularizer` that it carries.
+        index: Integer, its place among the sets of units of its model.
+        part: The `OptimizerPart` of its method.
+    """
+
+    part: OptimizerPart = dataclasses.field(kw_only=True, repr=False)
+
+    @functools.cached_property
+    def place(self) -> int:
+        """Its place among the kernels of the part."""
+        ids = [id(variable) for variable in self.part.kernels]
+        return ids.index(id(self.variable))
+
+    def unit_scores(self) -> np.ndarray:
+        """Returns the scores that the part gives."""
+        return self.part.scores(self.place)
+
+    def threshold(self, count: int, guess: float | None = None) -> float:
+        """Returns the part's own threshold, whatever the count."""
+        del count, guess
+        return self.part.threshold(self.place)
+
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the values that are left, hidden ones too."""
+        return np.where(mask, self.part.values(self.place), 0.0)
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Sets the entries to zero for good where the mask is False."""
+        super().apply(mask)
+        self.part.forget(self.place)
+
+
 def find_kernels(model: keras.Model) -> list[Kernel]:
     """Returns the trained kernels whose regularizer cuts each by itself."""
+    optimizer = pruning_optimizer(model)
+    parts = {
+        id(variable): part
+        for part in (optimizer.parts if optimizer is not None else ())
+        for variable in part.kernels
+    }
     found: list[Kernel] = []
     for variable in model.trainable_variables:
         regularizer = pruning_regularizer(variable)
-        if regularizer is not None and not regularizer.granularity.coupled:
-            kind = MarkedKernel if regularizer.selects_once else Kernel
-            found.append(kind(variable, regularizer, len(found)))
+        if regularizer is None or regularizer.granularity.coupled:
+            continue
+        part = parts.get(id(variable))
+        if part is not None:
+            found.append(
+                KernelWithPart(variable, regularizer, len(found), part=part)
+            )
+            continue
+        kind = MarkedKernel if regularizer.selects_once else Kernel
+        found.append(kind(variable, regularizer, len(found)))
     return found

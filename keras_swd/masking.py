@@ -21,6 +21,12 @@ class Weight(Protocol):
     def values(self) -> np.ndarray:
         """Returns the present values; do not keep them."""
 
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Returns the values with zeros where the mask is False."""
+
+    def apply(self, mask: np.ndarray) -> None:
+        """Sets the entries to zero where the mask is False."""
+
 
 def all_finite(weights: Sequence[Weight]) -> bool:
     """Whether no weight holds NaN or infinity."""
@@ -42,7 +48,7 @@ def check_finite(weights: Sequence[Weight]) -> None:
 def apply_masks(weights: Sequence[Weight], masks: Sequence[np.ndarray]) -> None:
     """Sets the entries of each weight to zero where its mask is False."""
     for weight, mask in zip(weights, masks, strict=True):
-        weight.variable.assign(np.where(mask, weight.values(), 0.0))
+        weight.apply(mask)
 
 
 def share_masked(masks: Sequence[np.ndarray]) -> float:

@@ -36,7 +36,8 @@ def kernel_uses(model: keras.Model) -> dict[int, KernelUse]:
     """Returns how each kernel is used, for one sample.
 
     Counted are the kernels of Dense layers and of convolutions of all kinds; a
-    layer that is used twice counts twice.
+    layer that is used twice counts twice. A model within counts at the size
+    that it is given, whatever size its own inputs leave open.
 
     Args:
         model: A built `keras.Model`, Sequential or functional.
@@ -57,25 +58,54 @@ def kernel_uses(model: keras.Model) -> dict[int, KernelUse]:
     """
     check_model(model)
     uses: dict[int, KernelUse] = {}
-    _collect(graph_of(model), uses)
+    function = graph_of(model)
+    _collect(function, function.inputs, uses)
     return uses
 
 
-def _collect(function: Any, uses: dict[int, KernelUse]) -> None:
-    def call(node: Any, _) -> list[None]:
-        inner = graph_of(node.operation)
+def _collect(
+    function: Any, given: list[Any], uses: dict[int, KernelUse]
+) -> list[Any]:
+    """Adds the uses in a graph; returns its outputs for these inputs.
+
+    Both are symbolic tensors, of which the shapes count.
+    """
+
+    def enter(layer: Any, tensor: Any) -> Any:
+        own = layer.output.shape
+        sizes = [
+            mine if its is None else its
+            for its, mine in zip(tensor.shape, own, strict=True)
+        ]
+        return keras.KerasTensor(sizes, tensor.dtype)
+
+    def call(node: Any, tensors: dict[int, Any]) -> list[Any]:
+        layer = node.operation
+        taken = [tensors[id(tensor)] for tensor in node.input_tensors]
+        inner = graph_of(layer)
         if inner is not None:
-            _collect(inner, uses)
-        for kernel in _kernels(node.operation):
+            return _collect(inner, taken, uses)
+        made = _made(node, tensors)
+        for kernel in _kernels(layer):
             before = uses.get(id(kernel), KernelUse(0, 0))
             uses[id(kernel)] = KernelUse(
-                before.positions + _positions(node),
-                before.outputs + math.prod(node.output_tensors[0].shape[1:]),
+                before.positions + _positions(layer, taken[0], made[0]),
+                before.outputs + math.prod(made[0].shape[1:]),
             )
-        return [None] * len(node.output_tensors)
+        return made
 
-    given = [None] * len(function.inputs)
-    interpret(function, given, lambda layer, value: value, call)
+    return interpret(function, given, enter, call)
+
+
+def _made(node: Any, tensors: dict[int, Any]) -> list[Any]:
+    """What a node makes of these tensors."""
+    known = node.input_tensors
+    if all(tensors[id(tensor)].shape == tensor.shape for tensor in known):
+        return node.output_tensors
+    args, kwargs = node.arguments.fill_in(tensors)
+    return keras.tree.flatten(
+        node.operation.compute_output_spec(*args, **kwargs)
+    )
 
 
 def _kernels(layer: Any) -> list[keras.Variable]:
@@ -89,16 +119,15 @@ def _kernels(layer: Any) -> list[keras.Variable]:
     return [k for k in kernels if isinstance(k, keras.Variable)]
 
 
-def _positions(node: Any) -> int:
+def _positions(layer: Any, taken: Any, made: Any) -> int:
     """The product of the sizes of a tensor but for samples and channels."""
-    layer = node.operation
-    spreads = isinstance(layer, TRANSPOSED)  # from each place of its input
-    tensors = node.input_tensors if spreads else node.output_tensors
-    sizes = list(tensors[0].shape)[1:]
+    # A transposed convolution spreads from each place of its input.
+    tensor = taken if isinstance(layer, TRANSPOSED) else made
+    sizes = list(tensor.shape)[1:]
     if None in sizes:
         raise ValueError(
             "Operations can be counted where the size of the inputs is fixed. "
-            f"Layer {layer.name!r} works on shape {tuple(tensors[0].shape)}. "
+            f"Layer {layer.name!r} works on shape {tuple(tensor.shape)}. "
             "Build the model with a fixed `keras.Input`."
         )
     del sizes[

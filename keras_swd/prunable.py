@@ -6,31 +6,26 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_swd.aims import Aim, find_aims
 from keras_swd.allocation import Allocation
-from keras_swd.budgets import Budget, fewest
-from keras_swd.channels import ChannelSet, ChannelWeight, find_channels
+from keras_swd.budgets import Budget
+from keras_swd.channels import ChannelWeight, find_channels
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
-from keras_swd.granularity import CoupledChannels
-from keras_swd.kernels import Choice, Kernel, find_kernels
+from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
+from keras_swd.masking import all_finite
 from keras_swd.regularizers.base import (
     Controls,
     ControlSlice,
     PruningRegularizer,
     pruning_regularizer,
 )
-from keras_swd.selection import check_sparsity, lowest_units
+from keras_swd.target import Target, UnitSet
 
-#: Units that are ranked among themselves; a weight that units lie on.
-UnitSet = Kernel | ChannelSet
+#: A set that keeps fewer units, and less than a tenth of them, is at risk.
+FEW_UNITS = 10
+#: A weight that units lie on.
 Weight = Kernel | ChannelWeight
-
-
-def check_goal(sparsity) -> float | Budget | None:
-    """Returns a target as it is meant, or raises if it is none."""
-    if sparsity is None or isinstance(sparsity, Budget):
-        return sparsity
-    return check_sparsity(sparsity)
 
 
 class Prunable:
@@ -56,18 +51,11 @@ class Prunable:
         kernels = find_kernels(model)
         channels = find_channels(model, offset=len(kernels))
         self.sparsity = sparsity
-        self.allocation = allocation
         self.sets: list[UnitSet] = [*kernels, *channels.sets]
         self.weights: list[Weight] = [*kernels, *channels.weights]
-        self._check(model)
         self._channels = channels
-        self._units = sum(s.size for s in channels.sets)
-        if isinstance(sparsity, Budget):
-            self._cost = sparsity.cost(model, channels.places)
-            self._allowed = sparsity.left * self._cost(
-                np.ones(self._units, bool)
-            )
-            self.counts()
+        self._check(model)
+        self.target = Target(model, kernels, channels, sparsity, allocation)
 
     @property
     def regularizers(self) -> list[PruningRegularizer]:
@@ -76,73 +64,9 @@ class Prunable:
             {id(w.regularizer): w.regularizer for w in self.weights}.values()
         )
 
-    def counts(self) -> list[int]:
-        """Returns how many units each set gives up now.
-
-        A kernel with its own target meets it alone. The others share theirs
-        by `allocation`, sets of one granularity among themselves: units of
-        different kinds cannot be ranked together. Sets of coupled channels
-        with the same target of their own share that.
-
-        Returns:
-            List of integers, one per set.
-        """
-        pools: dict[tuple, list[int]] = {}
-        for i, units in enumerate(self.sets):
-            own = units.regularizer.sparsity
-            granularity = units.regularizer.granularity
-            target = self.sparsity if own is None else own
-            if isinstance(granularity, CoupledChannels):
-                # Where the regularizer is placed makes no other units.
-                granularity = CoupledChannels(may_empty=granularity.may_empty)
-                alone = None
-            else:
-                alone = None if own is None else i
-            pools.setdefault((target, alone, granularity), []).append(i)
-        counts = [0] * len(self.sets)
-        for (target, _, granularity), members in pools.items():
-            sets = [self.sets[i] for i in members]
-            shared = self._shares(sets, target, granularity)
-            for i, count in zip(members, shared, strict=True):
-                counts[i] = count
-        return counts
-
-    def _shares(self, sets: list[UnitSet], target, granularity) -> list[int]:
-        """How many units each set of a pool gives up."""
-        scores = [units.unit_scores() for units in sets]
-        shapes = [units.shape for units in sets]
-        total = sum(s.size for s in scores)
-        budgeted = isinstance(target, Budget)
-
-        def share(sparsity: float) -> list[int]:
-            shares = self.allocation.counts(scores, shapes, sparsity)
-            for units, count, s in zip(sets, shares, scores, strict=True):
-                if not 0 <= count <= s.size:
-                    raise ValueError(
-                        f"{self.allocation!r} wants to remove {count} of the "
-                        f"{s.size} units of kernel {units.path!r}."
-                    )
-            if granularity.coupled and not granularity.may_empty:
-                return _leave_one(shares, scores, exact=not budgeted)
-            return shares
-
-        if not budgeted:
-            return share(target)
-
-        def removed(count: int) -> np.ndarray:
-            marks = np.zeros(self._units, bool)
-            shares = share(count / total)
-            channels = [s for s in sets if isinstance(s, ChannelSet)]
-            for units, s, n in zip(channels, scores, shares, strict=True):
-                own = slice(units.first, units.first + units.size)
-                marks[own] = lowest_units(s, n)
-            return marks
-
-        most = total if granularity.may_empty else total - len(sets)
-        count = fewest(self._cost, self._allowed, removed, most)
-        # What was removed before stays removed, whatever it saves.
-        gone = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
-        return share(min(max(count, gone), most) / total)
+    def counts(self, share: float = 1.0) -> list[int]:
+        """Returns how many units each set gives up now; see `Target`."""
+        return self.target.counts(share)
 
     def choose(
         self, counts: Sequence[int], before: Sequence[Choice] = ()
@@ -166,6 +90,33 @@ class Prunable:
         """Returns a mask for each weight, False for the chosen entries."""
         return [weight.chosen(choices) for weight in self.weights]
 
+    def at_risk(self, counts: Sequence[int]) -> dict[int, str]:
+        """Returns which sets are about to lose nearly all their units.
+
+        Args:
+            counts: Integers, how many units of each set are to go.
+
+        Returns:
+            Dictionary from the place of a set to a warning.
+        """
+        found = {}
+        for place, (units, count) in enumerate(
+            zip(self.sets, counts, strict=True)
+        ):
+            kept = units.size - count
+            # A method that allots units itself lets the loss decide.
+            if units.regularizer.allocation is None and (
+                kept < min(FEW_UNITS, units.size / 10)
+            ):
+                found[place] = (
+                    f"Kernel {units.path!r} is about to keep {kept} of its "
+                    f"{units.size} units, which may break the network. Use "
+                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
+                    "give its regularizer a `sparsity` of its own."
+                )
+        # What diverged has no lowest units; removal will refuse it.
+        return found if found and all_finite(self.weights) else {}
+
     def shortfalls(
         self, model: keras.Model, masks: Sequence[np.ndarray]
     ) -> list[str]:
@@ -184,7 +135,7 @@ class Prunable:
             for weight, mask in zip(self.weights, masks, strict=True)
             if weight.values()[~mask].any()
         ]
-        alive = self._alive(model, masks) if self._units else []
+        alive = self._alive(model, masks) if self._channels.sets else []
         if alive:
             found.append(
                 f"Channels that were set to zero in {', '.join(alive)} still "
@@ -199,8 +150,8 @@ class Prunable:
     def _alive(
         self, model: keras.Model, masks: Sequence[np.ndarray]
     ) -> list[str]:
-        """Paths of the sets whose removed channels do not all go."""
-        removed = np.zeros(self._units, bool)
+        """Paths, each once, of sets whose removed channels do not all go."""
+        removed = np.zeros(len(self._channels.classes), bool)
         for weight, mask in zip(self.weights, masks, strict=True):
             for place in getattr(weight, "places", ()):
                 others = tuple(a for a in range(mask.ndim) if a != place.axis)
@@ -209,26 +160,35 @@ class Prunable:
         live = find_live(follow(model))
         alive = live.kept & ~live.filled
         stays = alive[self._channels.classes] & removed
-        return [
+        paths = (
             repr(units.path)
             for units in self._channels.sets
             if stays[units.first : units.first + units.size].any()
-        ]
+        )
+        return list(dict.fromkeys(paths))
 
-    def attach(self, model: keras.Model) -> tuple[list["Attached"], bool]:
+    def attach(self, model: keras.Model) -> tuple[list["Attached | Aim"], bool]:
         """Connects the weights to the controls that compiled steps see.
 
         Args:
             model: The model that is about to train.
 
         Returns:
-            List of `Attached`, one per regularizer, and whether any is new to
-            the model, so that steps it compiled before must be compiled again.
+            List of `Attached`, one per regularizer, or `Aim`, one per part in
+            the optimizer; and whether any is new to the model, so that steps
+            it compiled before must be compiled again.
         """
+        inside = [w for w in self.weights if isinstance(w, KernelWithPart)]
+        aims = find_aims(model, inside, self.sparsity)
         members: dict[int, list[Weight]] = {}
         for weight in self.weights:
+            if isinstance(weight, KernelWithPart):
+                continue
+            if pruning_regularizer(weight.variable) is None:
+                continue  # removed, but not penalised
             members.setdefault(id(weight.regularizer), []).append(weight)
-        attached, new = [], False
+        attached: list[Attached | Aim] = [*aims]
+        new = False
         for weights in members.values():
             regularizer = weights[0].regularizer
             ends = np.cumsum([weight.width for weight in weights]).tolist()
@@ -273,6 +233,9 @@ class Prunable:
                 isinstance(self.sparsity, Budget)
                 and own is None
                 and not coupled
+                and (
+                    self._channels.sets or units.regularizer.allocation is None
+                )
             ):
                 raise ValueError(
                     f"Kernel {units.path!r} cannot meet the budget "
@@ -298,6 +261,14 @@ class Attached:
         values = [weight.controls(choices) for weight in self.weights]
         self.controls.set(strength, np.concatenate(values))
 
+    def release(self) -> None:
+        """Leaves plain weight decay to what comes after this run."""
+        self.controls.release()
+
+    def logs(self) -> dict[str, float]:
+        """Returns what to add to `logs` at the end of an epoch: nothing."""
+        return {}
+
 
 def _check_built(model: keras.Model) -> None:
     if not model.built:
@@ -305,30 +276,3 @@ def _check_built(model: keras.Model) -> None:
             f"Model {model.name!r} is not built, so it has no kernels to "
             "prune. Call it on data, or `model.build(input_shape)`, first."
         )
-
-
-def _leave_one(
-    counts: Sequence[int], scores: Sequence[np.ndarray], exact: bool
-) -> list[int]:
-    """Spares the best unit of each set; others go in their place.
-
-    With `exact`, it is an error if there are not enough others.
-    """
-    spared = [min(n, s.size - 1) for n, s in zip(counts, scores, strict=True)]
-    for _ in range(sum(counts) - sum(spared)):
-        coming = [
-            np.sort(s)[n] if n < s.size - 1 else np.inf
-            for n, s in zip(spared, scores, strict=True)
-        ]
-        lowest = int(np.argmin(coming))
-        if np.isinf(coming[lowest]):
-            if not exact:
-                break
-            raise ValueError(
-                "Every set of coupled channels keeps one, so the target is "
-                f"out of reach: {sum(counts)} channels were to go, and "
-                f"{sum(spared)} can. Lower `sparsity`, or pass `may_empty="
-                "True` to `CoupledChannels`."
-            )
-        spared[lowest] += 1
-    return spared

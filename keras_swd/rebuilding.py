@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from keras_swd.granularity import CoupledChannels
+from keras_swd.optimizers import plain_optimizer
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
@@ -48,7 +49,7 @@ def strip(model: keras.Model) -> keras.Model:
     >>> strip(model).layers[0].kernel_regularizer is None
     True
     """
-    return _rebuild(model, without_pruning, after=_detach)
+    return _rebuild(model, without_pruning, plain=True)
 
 
 def with_regularizer(
@@ -62,8 +63,9 @@ def with_regularizer(
     so is the compilation (the optimizer's state is not). Every layer gets an
     equal regularizer of its own, in place of one that it may have had; biases,
     normalizations and embeddings get none. With `granularity=
-    CoupledChannels()` the normalizations get it; with `kernels=True` the
-    kernels too.
+    CoupledChannels()` the normalizations get it, on scales and, unless the
+    method penalises scales alone, on shifts; with `kernels=True` the kernels
+    too.
 
     Args:
         model: A built `keras.Model`, Sequential or functional, also nested. In
@@ -154,14 +156,13 @@ def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
     granularity = regularizer.granularity
     if not isinstance(granularity, CoupledChannels):
         return KERNEL_ARGUMENTS
-    if granularity.kernels:
-        return SCALE_ARGUMENTS + KERNEL_ARGUMENTS
-    return SCALE_ARGUMENTS
+    scales = SCALE_ARGUMENTS if regularizer.shifts else SCALE_ARGUMENTS[:1]
+    return scales + KERNEL_ARGUMENTS if granularity.kernels else scales
 
 
 def _remedy(arguments: tuple[str, ...]) -> str:
     """What to do if no layer takes any of these arguments."""
-    if arguments is SCALE_ARGUMENTS:
+    if arguments[-1] in SCALE_ARGUMENTS:
         return (
             "Coupled channels of a model without normalizations need "
             "`CoupledChannels(kernels=True)`."
@@ -191,7 +192,7 @@ def without_pruning(part):
 
 def _detach(model: keras.Model) -> None:
     """Takes our regularizers from layers that a model's own code made."""
-    for layer in _all_layers(model):
+    for layer in all_layers(model):
         for name, value in list(vars(layer).items()):
             if isinstance(value, PruningRegularizer):
                 setattr(layer, name, None)
@@ -200,8 +201,8 @@ def _detach(model: keras.Model) -> None:
             variable.regularizer = None
 
 
-def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The model and its layers at any depth."""
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the model and its layers at any depth."""
     # Keras' public `layers` stops at the first level.
     return list(model._flatten_layers())
 
@@ -209,9 +210,12 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def _rebuild(
     model: keras.Model,
     edit: Callable,
-    after: Callable[[keras.Model], None] | None = None,
+    plain: bool = False,
 ) -> keras.Model:
-    """Builds a model again from its edited configuration, weights kept."""
+    """Builds a model again from its edited configuration, weights kept.
+
+    A plain one keeps nothing of ours that the configuration does not show.
+    """
     if not model.built:
         raise ValueError(
             f"Model {model.name!r} is not built, so it has no weights to keep. "
@@ -229,17 +233,17 @@ def _rebuild(
                 "be built again from its configuration. Give the class "
                 f"`get_config()` and `from_config()`. Cause: {error}"
             ) from error
-        if after is not None:
-            after(twin)
+        if plain:
+            _detach(twin)
     if model.compiled:
-        compile_alike(twin, model)
+        compile_alike(twin, model, plain)
     twin.set_weights(model.get_weights())
     return twin
 
 
 def own_objects(model: keras.Model) -> dict[str, type]:
     """The classes of a model's layers that Keras does not know."""
-    classes = {type(layer) for layer in _all_layers(model)}
+    classes = {type(layer) for layer in all_layers(model)}
     return {
         cls.__name__: cls
         for cls in classes
@@ -247,7 +251,9 @@ def own_objects(model: keras.Model) -> dict[str, type]:
     }
 
 
-def compile_alike(twin: keras.Model, model: keras.Model) -> None:
+def compile_alike(
+    twin: keras.Model, model: keras.Model, plain: bool = False
+) -> None:
     """Compiles `twin` with what `model` was compiled with."""
     if type(model).compile is not keras.Model.compile:
         warnings.warn(
@@ -264,6 +270,8 @@ def compile_alike(twin: keras.Model, model: keras.Model) -> None:
         arguments[name] = keras.tree.map_structure(
             _copy_of_stateful, arguments[name]
         )
+    if plain:
+        arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
     twin.compile(**arguments)
 
 

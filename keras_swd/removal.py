@@ -9,7 +9,8 @@ import numpy as np
 from keras_swd.allocation import LAMP, Allocation
 from keras_swd.budgets import Budget
 from keras_swd.masking import Weight, apply_masks, check_finite
-from keras_swd.prunable import Prunable, check_goal
+from keras_swd.prunable import Prunable
+from keras_swd.target import check_goal
 
 
 def remove(
@@ -82,7 +83,8 @@ def metrics_if_removed(
     if isinstance(data, tuple):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     kept = [weight.values().copy() for weight in weights]
-    apply_masks(weights, masks)
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.variable.assign(weight.masked(mask))
     try:
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True

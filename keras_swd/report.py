@@ -7,7 +7,6 @@ import math
 import os
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,12 +14,12 @@ import numpy as np
 from keras import ops
 
 from keras_swd.coupling.graph import check_built
-from keras_swd.files import check_target, write_whole
+from keras_swd.files import check_png, write_whole
 from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
-from keras_swd.selection import removed_count
+from keras_swd.skipping import reason_to_skip, reasons_to_stay
 
 FLOAT_BYTES = 4
 
@@ -81,7 +80,8 @@ class KernelSparsity(Totals):
         path: String, the variable's path in its model.
         shape: Tuple of integers.
         prunable: Boolean: whether `PruningScheduler` prunes it, because it
-            carries a pruning regularizer and is trained. Defaults to `False`.
+            carries a pruning regularizer and is trained, and not all its
+            channels must stay. Defaults to `False`.
         skipped: String or `None`: why a kernel without zeros is not pruned.
             Defaults to `None`.
         operations: Integer or `None`: multiplications with the kernel for one
@@ -242,12 +242,7 @@ class SparsityReport(Record):
         Raises:
             ValueError: If `path` does not fit, or there are no kernels.
         """
-        if Path(path).suffix != ".png":
-            raise ValueError(
-                "Argument `path` must end in '.png'. "
-                f"Received: path={str(path)!r}."
-            )
-        check_target(path)
+        check_png(path)
         if not self.kernels:
             raise ValueError(
                 f"{self.name!r} has no kernels, so there is nothing to plot. "
@@ -287,7 +282,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     """
     check_built(model, keras.layers.Layer)
     kernels, others = [], []
-    uses = _uses(model)
+    uses, staying = _uses(model), reasons_to_stay(model)
     for variable in model.weights:
         values = ops.convert_to_numpy(variable)
         if values.dtype not in ("float32", "float64"):
@@ -304,8 +299,10 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 zeros=int(zeros),
                 path=variable.path,
                 shape=tuple(variable.shape),
-                prunable=regularizer is not None and variable.trainable,
-                skipped=None if zeros else _reason(variable, regularizer),
+                prunable=regularizer is not None
+                and variable.trainable
+                and id(variable) not in staying,
+                skipped=None if zeros else reason_to_skip(variable, staying),
                 magnitudes=_magnitudes(values),
                 **uses.get(id(variable), {}),
             )
@@ -332,27 +329,6 @@ def _uses(model) -> dict[int, dict[str, int]]:
 def _sum(parts: Iterable[Totals]) -> Totals:
     parts = list(parts)
     return Totals(sum(p.size for p in parts), sum(p.zeros for p in parts))
-
-
-def _reason(variable, regularizer) -> str | None:
-    """Why a kernel without zeros is not pruned; None if it will be."""
-    if regularizer is None:
-        return "no pruning regularizer"
-    if not variable.trainable:
-        return "frozen"
-    granularity, target = regularizer.granularity, regularizer.sparsity
-    try:
-        granularity.check(variable.shape)
-    except ValueError as error:
-        # What was received is the shape, which the report shows anyway.
-        needed = str(error).split(" Received:")[0].rstrip(".")
-        return f"granularity does not fit: {needed}"
-    if target is None or granularity.coupled:
-        return None
-    units = granularity.unit_scores(ops.ones(variable.shape)).shape[0]
-    if removed_count(units, target):
-        return None
-    return f"too small: its own target of {target:g} removes none of {units}"
 
 
 def _magnitudes(values: np.ndarray) -> tuple[int, ...]:

@@ -72,11 +72,48 @@ def separate(draw, x):
     )(x)
 
 
+def transpose(draw, x):
+    return layers.Conv2DTranspose(
+        draw(st.integers(1, 6)),
+        draw(st.sampled_from([1, 3])),
+        padding="same",
+        use_bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )(x)
+
+
+def connect(draw, x):
+    """A Dense layer at each place, or over all places of a smaller image."""
+    units = draw(st.integers(1, 6))
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    if draw(st.booleans()):
+        return layers.Dense(units, activation)(x)
+    x = layers.Flatten()(layers.AveragePooling2D(SIZE // 2)(x))
+    x = layers.Dense(2 * 2 * units, activation)(x)
+    return layers.UpSampling2D(SIZE // 2)(layers.Reshape((2, 2, units))(x))
+
+
+def reshape(draw, x):
+    """A convolution of one or three axes over the same entries."""
+    filters, bias = draw(st.integers(1, 6)), draw(st.booleans())
+    if draw(st.booleans()):
+        padding = draw(st.sampled_from(["same", "causal"]))
+        x = layers.Reshape((SIZE * SIZE, x.shape[-1]))(x)
+        x = layers.Conv1D(filters, 3, padding=padding, use_bias=bias)(x)
+    else:
+        x = layers.Reshape((2, SIZE // 2, SIZE, x.shape[-1]))(x)
+        x = layers.Conv3D(filters, 2, padding="same", use_bias=bias)(x)
+    return layers.Reshape((SIZE, SIZE, filters))(x)
+
+
 def resample(draw, x):
     """Half the size and back."""
-    kind = draw(st.sampled_from(["max", "average", "crop", "up"]))
+    kind = draw(st.sampled_from(["max", "average", "crop", "stride", "up"]))
     if kind == "crop":
         return layers.ZeroPadding2D(1)(layers.Cropping2D(1)(x))
+    if kind == "stride":
+        strided = layers.Conv2D(draw(st.integers(1, 4)), 3, 2, "same")
+        return layers.UpSampling2D()(strided(x))
     if kind == "up":
         up = layers.Conv2DTranspose(draw(st.integers(1, 4)), 2, 2)
         return up(layers.AveragePooling2D(2)(x))
@@ -95,6 +132,7 @@ def merge(draw, x):
                 layers.Subtract,
                 layers.Multiply,
                 layers.Maximum,
+                layers.Minimum,
             ]
         )
     )
@@ -106,20 +144,32 @@ def concatenate(draw, x):
 
 
 def excite(draw, x):
-    channels = x.shape[-1]
+    channels, squeezed = x.shape[-1], draw(st.integers(1, 3))
     y = layers.GlobalAveragePooling2D()(x)
-    y = layers.Reshape((1, 1, channels))(y)
-    y = layers.Conv2D(draw(st.integers(1, 3)), 1, activation="relu")(y)
-    y = layers.Conv2D(channels, 1, activation="sigmoid")(y)
+    if draw(st.booleans()):
+        y = layers.Reshape((1, 1, channels))(y)
+        y = layers.Conv2D(squeezed, 1, activation="relu")(y)
+        y = layers.Conv2D(channels, 1, activation="sigmoid")(y)
+    else:
+        y = layers.Dense(squeezed, "relu")(y)
+        y = layers.Dense(channels, "sigmoid")(y)
+        y = layers.Reshape((1, 1, channels))(y)
     return x * y
 
 
 def nest(draw, x):
-    inputs = keras.Input(x.shape[1:])
+    """A model within, for images of one size or any, perhaps used twice."""
+    size = draw(st.sampled_from([SIZE, None]))
+    inputs = keras.Input((size, size, x.shape[-1]))
     inner = keras.Model(inputs, convolve(draw, normalize(draw, inputs)))
-    if draw(st.booleans()) and inner.output.shape == x.shape:
-        x = inner(x)
-    return inner(x, training=False)
+    if draw(st.booleans()):
+        inner = keras.Sequential([inputs, inner, layers.ReLU()])
+    y = inner(x, training=False)
+    if draw(st.booleans()):
+        y = layers.Concatenate()(
+            [y, inner(layers.MaxPooling2D(3, 1, "same")(x))]
+        )
+    return y
 
 
 def use_twice(draw, x):
@@ -139,13 +189,19 @@ def shuffle(draw, x):
 
 def leave(draw, x):
     """A layer that is not followed."""
-    kinds = [layers.LayerNormalization, layers.UnitNormalization]
-    return draw(st.sampled_from(kinds))()(x)
+    kinds = [
+        layers.GroupNormalization(1),
+        layers.LayerNormalization(),
+        layers.RMSNormalization(),
+        layers.UnitNormalization(),
+    ]
+    return draw(st.sampled_from(kinds))(x)
 
 
 STEPS = [
     activate,
     concatenate,
+    connect,
     convolve,
     excite,
     filter_each,
@@ -155,8 +211,10 @@ STEPS = [
     nest,
     normalize,
     resample,
+    reshape,
     separate,
     shuffle,
+    transpose,
     use_twice,
 ]
 

@@ -165,3 +165,155 @@ def train_greg(
         strengths.append(float(selected))
         history.append(w)
     return strengths, history, mask, removal
+
+
+def cut_off(dense, threshold):
+    """Adaptive Sparsity's forward pass: centred weights, what is left, cut."""
+    w = np.array(dense, "float64")
+    w -= w.mean()
+    cut = min(max(threshold, 0.0), 5.0) * w.std(ddof=1) + 1e-6
+    return w, np.where(np.abs(w) > cut, w, 0.0), cut
+
+
+def density_penalty(sizes, densities, thresholds, left, together):
+    """Squares of missed densities, summed, and their slopes by threshold."""
+    value, slopes = 0.0, np.zeros(len(sizes))
+    for group in together:
+        total = sum(sizes[i] for i in group)
+        missed = sum(sizes[i] * densities[i] for i in group) / total
+        missed -= left[group[0]]
+        value += missed**2
+        for i in group:
+            normal = math.exp(-(thresholds[i] ** 2) / 2) / math.sqrt(
+                2 * math.pi
+            )
+            slopes[i] = 2.0 * missed * sizes[i] / total * -2.0 * normal
+    return value, slopes
+
+
+def train_adaptive_sparsity(
+    kernels,
+    thresholds,
+    x,
+    y,
+    left,
+    together,
+    strength,
+    weight_decay,
+    rate,
+    steps,
+    learning_rate,
+    momentum,
+):
+    """The published form on `y = x @ w1 @ w2`, but for the counted density.
+
+    Dense weights, used through a mask. Yields after every step the
+    thresholds, and for each kernel what is used and what is cut off.
+    """
+    dense = [np.array(k, "float64") for k in kernels]
+    r = np.array(thresholds, "float64")
+    velocity, speed = [np.zeros_like(w) for w in dense], np.zeros_like(r)
+    sizes = [w.size for w in dense]
+    for _ in range(steps):
+        parts = [cut_off(w, t) for w, t in zip(dense, r, strict=True)]
+        one, two = (used for _, used, _ in parts)
+        error = x @ one @ two - y
+        back = 2.0 * error / error.size
+        grads = [x.T @ back @ two.T, (x @ one).T @ back]
+        densities = [np.mean(used != 0.0) for _, used, _ in parts]
+        _, slopes = density_penalty(sizes, densities, r, left, together)
+        slopes *= strength
+        for i, (w, used, cut) in enumerate(parts):
+            if 0.0 < r[i] < 5.0:
+                gone = used == 0.0
+                ratio = w.std(ddof=1) / cut
+                slopes[i] -= ratio * np.sum(grads[i][gone] * w[gone])
+            g = grads[i] + weight_decay * w
+            velocity[i] = momentum * velocity[i] - learning_rate * g
+            dense[i] = w + velocity[i]
+        speed = 0.9 * speed - learning_rate * rate * slopes
+        r = r + speed
+        cuts = [cut_off(w, t) for w, t in zip(dense, r, strict=True)]
+        yield r, [(used, w - used) for w, used, _ in cuts]
+
+
+def irrelevance(gradient, alpha, present):
+    """How little the loss feels each weight; `alpha` None: the mean size."""
+    sizes = np.abs(np.asarray(gradient, "float64"))
+    if alpha is None:
+        alpha = np.mean(sizes[present])
+    return np.exp(-sizes / alpha) if alpha > 0.0 else np.ones_like(sizes)
+
+
+def train_irrelevant(
+    kernels, x, y, alpha, strength, step, steps, epochs, learning_rate, momentum
+):
+    """The method on `y = x @ w1 @ w2`, removing after each epoch but the last.
+
+    The penalty is part of the gradient, as a second backward pass has it.
+    """
+    w = [np.array(k, "float64") for k in kernels]
+    velocity = [np.zeros_like(k) for k in w]
+    present = [np.ones(k.shape, bool) for k in w]
+    for epoch in range(epochs):
+        for batch in range(steps):
+            gamma = strength * max(0.0, 1.0 - (batch + 1) / steps)
+            error = x @ w[0] @ w[1] - y
+            back = 2.0 * error / error.size
+            grads = [x.T @ back @ w[1].T, (x @ w[0]).T @ back]
+            for i, g in enumerate(grads):
+                f = irrelevance(g, alpha, present[i])
+                g = g + 2.0 * gamma * f * w[i]
+                velocity[i] = momentum * velocity[i] - learning_rate * g
+                w[i] = (w[i] + velocity[i]) * present[i]
+        if epoch + 1 < epochs:
+            left = sum(int(p.sum()) for p in present)
+            ranked = sorted(
+                (abs(v), i, j)
+                for i, k in enumerate(w)
+                for j, v in enumerate(k.ravel())
+                if present[i].ravel()[j]
+            )
+            for _, i, j in ranked[: round(step * left)]:
+                present[i].ravel()[j] = False
+                w[i].ravel()[j] = 0.0
+    return w
+
+
+def train_magnitude(
+    kernels,
+    x,
+    y,
+    sparsity,
+    weight_decay,
+    removals,
+    steps,
+    learning_rate,
+    momentum,
+):
+    """Magnitude pruning on `y = x @ w1 @ w2`; `removals`: when, which share.
+
+    Returns the kernels after every step.
+    """
+    w = [np.array(k, "float64") for k in kernels]
+    v = [np.zeros_like(k) for k in w]
+    gone, made, history = set(), 0, []
+    for step in range(steps):
+        due = [share for at, share in removals if at <= step / steps]
+        if len(due) > made:
+            made = len(due)
+            size = sum(k.size for k in w)
+            gone = lowest(w, round(sparsity * due[-1] * size))
+        for i, j in gone:
+            w[i].ravel()[j] = 0.0
+        error = x @ w[0] @ w[1] - y
+        d = 2.0 * error / error.size
+        slopes = [x.T @ d @ w[1].T, (x @ w[0]).T @ d]
+        for i, slope in enumerate(slopes):
+            slope = slope + weight_decay * w[i]
+            v[i] = momentum * v[i] - learning_rate * slope
+            w[i] = w[i] + v[i]
+        for i, j in gone:
+            w[i].ravel()[j] = 0.0
+        history.append([k.copy() for k in w])
+    return history

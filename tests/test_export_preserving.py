@@ -171,6 +171,7 @@ def test_keep_zeros_keeps_those_of_a_plain_model():
         keep_zeros(model)
 
 
+@pytest.mark.slow
 def test_quantization_aware_training_keeps_every_zero():
     model = convolutional()
     aware = to_quantization_aware(model)
@@ -193,6 +194,7 @@ def test_every_zero_arrives_in_a_file_of_8_bits(tmp_path):
         assert kernel.zeros >= kernel.model_zeros > 0
 
 
+@pytest.mark.slow
 def test_tfmot_alone_forgets_zeros():
     """This is why `keep_zeros` exists: depthwise kernels fill up."""
     aware = to_quantization_aware(convolutional())
@@ -258,6 +260,7 @@ def test_a_quantization_aware_model_has_no_way_back():
         from_tf_keras(aware)
 
 
+@pytest.mark.slow
 def test_quantization_leaves_the_given_model_alone():
     twin = to_tf_keras(convolutional())
     before = twin.get_weights()

@@ -216,6 +216,7 @@ def test_sparse_files_that_litert_gets_wrong_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sparse_file_of_integers_wins_where_it_is_smaller(tmp_path):
     # LiteRT expands sparse convolutions of integers, other than dense layers.
     for sparsity, smaller in ((0.85, True), (0.5, False)):
@@ -242,6 +243,7 @@ def test_a_sparse_file_of_integers_wins_where_it_is_smaller(tmp_path):
         check_report(report, model, path, "int8")
 
 
+@pytest.mark.slow
 def test_zeros_left_out_are_found_where_the_kernel_has_them(tmp_path):
     path = tmp_path / "model.tflite"
     for block in (1, 4, 16):
@@ -395,6 +397,7 @@ def test_a_refused_mode_names_the_next_one_that_works(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_flex_operators_must_be_asked_for_and_run(tmp_path):
     import tensorflow as tf
 
@@ -501,6 +504,7 @@ def test_what_has_no_integer_operator_is_listed(tmp_path):
     assert {kernel.dtype for kernel in report.kernels} == {"int8"}
 
 
+@pytest.mark.slow
 def test_representative_data_may_come_in_batches(tmp_path):
     import tensorflow as tf
 
@@ -667,6 +671,7 @@ def legacy(tf_keras):
     return model
 
 
+@pytest.mark.slow
 def test_models_of_tf_keras_become_files_too(tmp_path):
     tf_keras = pytest.importorskip("tf_keras")
     tf_keras.utils.set_random_seed(0)
@@ -778,6 +783,7 @@ def nearly_mobile():
     return model
 
 
+@pytest.mark.slow
 def test_a_file_that_is_wrong_on_other_processors_is_refused(tmp_path):
     model = nearly_mobile()
     with pytest.raises(ExportError, match=r"On ARM .* `sparse=False` works"):

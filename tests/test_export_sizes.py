@@ -238,7 +238,7 @@ def test_the_information_limit_is_values_and_places():
     ("build", "sparsity"),
     [
         (convolutional, 0.95),
-        (residual, 0.5),
+        pytest.param(residual, 0.5, marks=SLOW),
         (mlp, 0.95),
         pytest.param(convolutional, 0.5, marks=SLOW),
         pytest.param(residual, 0.95, marks=SLOW),
@@ -250,6 +250,7 @@ def test_predictions_are_within_3_percent_of_the_files(
     check_predictions(build(), sparsity, tmp_path, 0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("widths", "sparsity"),

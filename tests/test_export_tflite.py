@@ -380,6 +380,7 @@ def test_convolutions_keep_their_zeros_when_normalization_is_folded(tmp_path):
     assert report.operators["CONV_2D"] == 1
 
 
+@pytest.mark.slow
 def test_recurrent_models_become_files_for_one_sample(tmp_path):
     model = keras.Sequential(
         [keras.Input((4, 8)), layers.SimpleRNN(8), layers.Dense(3)]

@@ -269,6 +269,7 @@ def test_the_twin_is_equal_and_so_is_the_way_back(build):
     assert_equal_models(model, from_tf_keras(twin), x)
 
 
+@pytest.mark.slow
 def test_the_process_is_left_as_it_was_found():
     """Whatever tfmot does when it is imported."""
     program = """

@@ -166,6 +166,7 @@ def test_it_computes_in_other_types(policy):
 # Training --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_learns_the_labels_of_the_others():
     x, a, y = communities()
     known = (np.arange(NODES) < 4 * CLASSES).astype("float32")
@@ -188,6 +189,7 @@ def test_labels_without_weight_teach_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_every_form_of_the_graph_trains_alike():
     import tensorflow as tf
     from spektral.utils import sp_matrix_to_sp_tensor
@@ -212,7 +214,9 @@ def test_every_form_of_the_graph_trains_alike():
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+@pytest.mark.parametrize(
+    "sparsity", [pytest.param(0.5, marks=pytest.mark.slow), 0.9]
+)
 def test_ten_steps_prune_it_to_the_exact_sparsity(sparsity):
     x, a, y = communities()
     model = compiled(kernel_regularizer=keras_swd.SelectiveWeightDecay())
@@ -234,6 +238,7 @@ def test_ten_steps_prune_it_to_the_exact_sparsity(sparsity):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A weight selected")
 def test_a_file_from_the_middle_of_training_goes_on_alike(tmp_path):
     x, a, y = communities()

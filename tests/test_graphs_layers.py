@@ -403,6 +403,7 @@ def run(script, *arguments, **variables):
     return result.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_file_loads_without_the_layer_imported(tmp_path):
     path = tmp_path / "model.keras"
     swd = keras_swd.SelectiveWeightDecay()

@@ -275,6 +275,7 @@ def test_a_file_holds_the_edges_once_and_no_matrix(tmp_path):
     assert report.bytes < a.nbytes / 4
 
 
+@pytest.mark.slow
 def test_a_file_with_edges_follows_another_graph(tmp_path):
     x, a = make_graph(30)
     _, other = make_graph(30, share=0.1, seed=1)
@@ -342,6 +343,7 @@ def graph_layer(name, *args):
     return getattr(layers, name)(*args)
 
 
+@pytest.mark.slow
 def test_a_model_trained_in_mixed_precision_becomes_a_file(tmp_path):
     x, a = make_graph(10)
     policy = keras.config.dtype_policy()

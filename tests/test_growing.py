@@ -804,5 +804,5 @@ def test_a_run_that_is_too_short(settings, scheduling, message):
 def test_methods_that_select_at_different_times():
     model = build(GReg1)
     model.layers[1].kernel.regularizer = keras_swd.SelectiveWeightDecay()
-    with pytest.raises(ValueError, match=r"same steps.*\(0\.5, 0\.0\)"):
+    with pytest.raises(ValueError, match=r"same steps.*\(\(0\.5, 1\.0\),\)"):
         train(model)

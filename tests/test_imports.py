@@ -9,6 +9,7 @@ import keras_swd
 HEAVY = {
     "ai_edge_litert",
     "click",
+    "joblib",
     "matplotlib",
     "sklearn",
     "spektral",
@@ -45,7 +46,9 @@ def test_the_public_names_are_there():
         Polynomial Unstructured Channel Block NM GlobalRanking Uniform LAMP
         ErdosRenyi Magnitude remove strip with_regularizer sparsity_report
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
-        shrink export graphs
+        shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
+        IrrelevantWeights Lobster FloorScheduler MagnitudePruning
+        LearningRateRewinding renew_statistics compare
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)

@@ -12,7 +12,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import keras_swd
 from keras_swd.files import write_whole
+from keras_swd.operations import kernel_uses
 from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.prunable import Prunable
 from keras_swd.report import (
     KernelSparsity,
     SparsityReport,
@@ -173,6 +175,69 @@ def test_a_frozen_kernel_is_skipped_and_not_prunable():
     model.layers[0].trainable = False
     (kernel,) = sparsity_report(model).kernels
     assert (kernel.prunable, kernel.skipped) == (False, "frozen")
+
+
+def coupled_reasons(model):
+    return {
+        kernel.path: (kernel.prunable, kernel.skipped)
+        for kernel in sparsity_report(model).kernels
+    }
+
+
+def test_weights_whose_channels_all_stay_are_skipped():
+    swd = keras_swd.SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            layers.Dense(4, name="stays", kernel_regularizer=swd),
+            layers.GRU(5, name="gru", kernel_regularizer=swd),
+            layers.Dense(4, name="a", kernel_regularizer=swd),
+            layers.Dense(4, name="b", kernel_regularizer=swd),
+            layers.BatchNormalization(name="norm", gamma_regularizer=swd),
+        ],
+        name="net",
+    )
+    found = coupled_reasons(model)
+    start, gru, end = (
+        f"its channels must stay ({reason})"
+        for reason in (
+            "input of the model, `gru` (GRU) is not followed",
+            "`gru` (GRU) is not followed",
+            "output of the model",
+        )
+    )
+    assert found["net/stays/kernel"] == (False, start)
+    assert found["net/gru/gru_cell/kernel"] == (False, gru)
+    assert found["net/a/kernel"] == found["net/b/kernel"] == (True, None)
+    assert found["net/norm/gamma"] == (False, end)
+    assert f"Not pruned, {end}: net/norm/gamma" in str(sparsity_report(model))
+    weights = Prunable(model, 0.5, keras_swd.LAMP()).weights
+    assert {path for path, (prunable, _) in found.items() if prunable} == {
+        weight.path
+        for weight in weights
+        if any((place.units >= 0).any() for place in weight.places)
+    }
+
+
+class Hidden(keras.Model):
+    def __init__(self, regularizer):
+        super().__init__()
+        self.dense = layers.Dense(2, kernel_regularizer=regularizer)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_coupled_channels_of_a_hidden_graph_are_skipped():
+    swd = keras_swd.SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = Hidden(swd)
+    model(np.ones((1, 3)))
+    (found,) = coupled_reasons(model).values()
+    assert found == (False, "the graph of the model is hidden")
 
 
 def test_a_kernel_with_zeros_is_never_called_skipped():
@@ -475,6 +540,46 @@ def test_operations_of_a_free_size_are_not_told():
     report = sparsity_report(model)
     assert report.operations is None
     assert "operations" not in str(report)
+
+
+def test_a_model_within_counts_at_the_size_that_it_is_given():
+    """Twice as high and wide, at another size again, and by its strides."""
+    free = keras.Input((None, None, 3))
+    conv = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv")
+    up = keras.layers.Conv2DTranspose(2, 2, strides=2, name="up")
+    x = keras.layers.ReLU()(conv(free)) * 2.0
+    inner = keras.Sequential([keras.Input((None, None, 4)), up])
+    backbone = keras.Model(free, inner(x), name="backbone")
+    inputs = keras.Input((12, 8, 3))
+    small = backbone(keras.layers.Cropping2D((2, 0))(inputs))
+    large = backbone(inputs)
+    dense = keras.layers.Dense(5)
+    ends = [dense(large), keras.layers.GlobalMaxPooling2D()(small)]
+    model = keras.Model(inputs, ends)
+    report = sparsity_report(model)
+    known = {
+        kernel.path.rsplit("/", 2)[-2]: (kernel.operations, kernel.activations)
+        for kernel in report.kernels
+    }
+    positions, pixels = 6 * 4 + 4 * 4, 12 * 8 + 8 * 8
+    assert known["conv"] == (108 * positions, 4 * positions * 4)
+    assert known["up"] == (32 * positions, 4 * pixels * 2)
+    assert known[dense.name] == (10 * 12 * 8, 4 * 12 * 8 * 5)
+    uses = kernel_uses(model)
+    assert uses[id(conv.kernel)].positions == positions
+    # The model within is as free as it was.
+    assert backbone.input_shape == (None, None, None, 3)
+    assert sparsity_report(backbone).operations is None
+
+
+def test_a_model_within_of_a_fixed_size_counts_at_that_size():
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 2)), keras.layers.Conv2D(4, 3)]
+    )
+    inputs = keras.Input((None, None, 2))
+    assert sparsity_report(keras.Model(inputs, inner(inputs))).operations == (
+        72 * 16
+    )
 
 
 def test_a_layer_that_computes_its_kernel_is_reported():

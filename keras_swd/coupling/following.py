@@ -61,6 +61,22 @@ class Followed:
             reasons |= dict.fromkeys(self.classes[ids].tolist(), reason)
         return reasons
 
+    def whole(self) -> dict[int, str]:
+        """Returns why weights keep all their channels, by `id`."""
+        reasons = {
+            id(variable): reason
+            for operation, reason in self.ledger.whole.items()
+            for variable in getattr(operation, "weights", ())
+        }
+        pinned = self.pinned()
+        found: dict[int, list[int]] = {}
+        for _, variable, _, classes in self.places():
+            found.setdefault(id(variable), []).extend(classes.tolist())
+        for key, numbers in found.items():
+            told = dict.fromkeys(pinned.get(n, "") for n in numbers)
+            reasons[key] = "" if "" in told else ", ".join(told)
+        return {key: reason for key, reason in reasons.items() if reason}
+
 
 def follow(model: keras.Model) -> Followed:
     """Follows the channels of a model, through nested models too.

@@ -8,11 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.allocation import Allocation
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.held import Held
+from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
-from keras_swd.schedules import Schedule
+from keras_swd.schedules import Exponential, Schedule
 from keras_swd.selection import check_sparsity
 
 
@@ -46,6 +48,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
     #: Whether units are selected once in a run, at `pick_at` of its plan.
     selects_once = False
+    #: Whether `with_regularizer` places it on what shifts channels too. They
+    #: are removed with their scales either way.
+    shifts = True
+    #: What the method does in the optimizer, if it needs gradients.
+    part: type[OptimizerPart] | None = None
+    #: How kernels share a target, if the method says so itself.
+    allocation: Allocation | None = None
+    #: The strength as a function of progress, unless the scheduler says.
+    schedule: Schedule = Exponential(0.1, 5e3, finish=0.8)
 
     def __init__(
         self,
@@ -114,7 +125,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     def decay(self, strength: float) -> float:
         """Returns the penalty's gradient at a selected weight, over its value.
 
-        The scheduler forecasts from it how far selected weights will go.
+        The scheduler forecasts from it how far selected weights will go. 0
+        says that the penalty drives no selected weight down.
 
         Args:
             strength: Float, how hard selected units are penalised.
@@ -127,12 +139,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         )
 
     def plan(
-        self, schedule: Schedule, total_steps: int, remove_at: float | None
+        self,
+        schedule: Schedule | None,
+        total_steps: int,
+        remove_at: float | None,
     ) -> Plan:
         """Returns how this method goes through a run.
 
         Args:
-            schedule: The scheduler's `Schedule`.
+            schedule: The scheduler's `Schedule`, or None: the method's.
             total_steps: Integer, the number of steps of the whole run.
             remove_at: Float in (0, 1], the progress at which the user wants
                 selected units to become zero, or None.
@@ -143,7 +158,9 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             sooner.
         """
         del total_steps
-        return Plan(schedule, 1.0 if remove_at is None else remove_at)
+        return Plan(
+            schedule or self.schedule, 1.0 if remove_at is None else remove_at
+        )
 
     def attach(
         self,

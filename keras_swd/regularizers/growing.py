@@ -143,7 +143,10 @@ class GReg1(PruningRegularizer):
         return self.weight_decay + strength
 
     def plan(
-        self, schedule: Schedule, total_steps: int, remove_at: float | None
+        self,
+        schedule: Schedule | None,
+        total_steps: int,
+        remove_at: float | None,
     ) -> Plan:
         """Returns the ladder, the step of the selection and that of removal.
 

@@ -16,7 +16,7 @@ class NetworkSlimming(PruningRegularizer):
     scales become small, and the channels of the lowest are removed. Use it
     with `PruningScheduler(..., Constant(0.0), remove_at=0.5)`, which removes
     them at half time and trains on. `with_regularizer` places it on the scales
-    and the shifts of normalizations; the paper's penalty is on scales alone.
+    of normalizations alone, as the paper does; shifts are removed with them.
     Kernels keep the regularizers that they have.
 
     Args:
@@ -40,6 +40,8 @@ class NetworkSlimming(PruningRegularizer):
         Liu et al., "Learning Efficient Convolutional Networks through Network
         Slimming", ICCV 2017, arXiv 1708.06519.
     """
+
+    shifts = False
 
     def __init__(
         self,

@@ -10,29 +10,40 @@ class Plan:
 
     Args:
         strength: Function of progress, how hard selected units are penalised.
-        remove_at: Float in (0, 1], when selected units become zero.
+        remove_at: Float in (0, 1], when all selected units are zero.
         pick_at: Float in [0, 1), when the selection is made for good; until
             then every unit is selected. None selects anew at every step.
             Defaults to `None`.
+        before: Pairs of floats: when a part of the target is removed, in
+            ascending order and sooner than `remove_at`, and how large a part,
+            in (0, 1). Defaults to `()`.
     """
 
     strength: Callable[[float], float]
     remove_at: float
     pick_at: float | None = None
+    before: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def removals(self) -> tuple[tuple[float, float], ...]:
+        """When units become zero, and which share of the target by then."""
+        return (*self.before, (self.remove_at, 1.0))
 
 
-def agreed_times(plans: Sequence[Plan]) -> tuple[float, float | None]:
-    """Returns `remove_at` and `pick_at` of plans for one run.
+def agreed_times(
+    plans: Sequence[Plan],
+) -> tuple[tuple[tuple[float, float], ...], float | None]:
+    """Returns `removals` and `pick_at` of plans for one run.
 
     Raises:
         ValueError: If the plans differ in them.
     """
-    times = {(plan.remove_at, plan.pick_at) for plan in plans}
+    times = {(plan.removals, plan.pick_at) for plan in plans}
     if len(times) > 1:
         raise ValueError(
             "The regularizers of a model must select and remove at the same "
             "steps. Give all its kernels the same method with the same "
-            "intervals; targets may differ. Received: (remove_at, pick_at) of "
+            "intervals; targets may differ. Received: (removals, pick_at) of "
             f"{sorted(times, key=str)}."
         )
     return times.pop()

@@ -137,3 +137,29 @@ def test_the_examples_prune_and_export(data_dir, tmp_path):
         assert abs(file["accuracy"] - accuracy) < 0.005
         assert file["zeros"] >= file["model_zeros"]
     assert result["int8"]["bytes"] < 0.35 * 4 * PRUNABLE
+
+
+def test_the_example_compares_methods(data_dir, tmp_path):
+    def compare(*methods):
+        run_example(
+            "compare_methods.py",
+            *("--data-dir", data_dir / "tensorflow_datasets"),
+            *("--epochs", "1"),
+            *("--seeds", "1"),
+            *("--sparsities", "0.9"),
+            *("--methods", *methods),
+            *("--folder", tmp_path / "cells"),
+            *("--json", tmp_path / "found.json"),
+            *("--plot", tmp_path / "found.png"),
+        )
+        return json.loads((tmp_path / "found.json").read_text())
+
+    (cell,) = compare("dense")["cells"]
+    found = compare("dense", "IrrelevantWeights", "tfmot")
+    assert found["cells"][0] == cell
+    assert found["failures"] == []
+    for row in found["rows"]:
+        # Each of tfmot's kernels is rounded by itself.
+        assert row["reached"] == pytest.approx(row["sparsity"], abs=1e-3)
+        assert row["mean"] > 0.93
+    assert (tmp_path / "found.png").exists()

@@ -1,0 +1,118 @@
+"""What a comparison takes for a method, as a function, and what tells it."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_swd.callbacks import PruningScheduler
+from keras_swd.configured import Configured
+from keras_swd.rebuilding import with_regularizer
+from keras_swd.regularizers.base import PruningRegularizer
+
+#: A function of `build_model`, `fit` and the sparsity, which returns numbers.
+Method = Callable[[Callable, Callable, float], dict[str, float]]
+
+
+def as_function(name: str, method: Any) -> Method:
+    """Returns what runs a method.
+
+    Args:
+        name: String, the method's.
+        method: A `PruningRegularizer`, a function, or `None`.
+
+    Returns:
+        Function of `build_model`, `fit` and the sparsity.
+
+    Raises:
+        ValueError: If `method` is none of these.
+    """
+    if method is None:
+        return _train
+    if isinstance(method, PruningRegularizer):
+        cls = type(method)
+        registered = keras.saving.get_registered_name(cls)
+        config = method.get_config()
+        return functools.partial(_prune, cls, registered, config)
+    if callable(method):
+        return method
+    raise ValueError(
+        "Argument `methods` must hold pruning regularizers, functions "
+        "`(build_model, fit, sparsity)` that return a dictionary of numbers, "
+        f"or None for no pruning. Received: methods[{name!r}]={method!r}."
+    )
+
+
+def _train(build_model, fit, sparsity):
+    del sparsity
+    return fit(build_model(), [])
+
+
+def _prune(cls, registered, config, build_model, fit, sparsity):
+    package, _, name = registered.rpartition(">")
+    if package and keras.saving.get_registered_object(registered) is not cls:
+        # The class of a user's program, in a process that did not run it.
+        keras.saving.register_keras_serializable(package, name)(cls)
+    model = with_regularizer(build_model(), cls.from_config(config))
+    return fit(model, [PruningScheduler(sparsity)])
+
+
+def identity(part: Any) -> Any:
+    """Returns what tells a method or a function from others, as plain values.
+
+    For what is ours, its class and its arguments. For a function, a hash of its
+    own code, without comments, and the values of the function around it, or of
+    `functools.partial`. What it calls, or reads from its module, is not seen.
+    Of all else the class alone.
+
+    Example:
+
+    >>> identity(keras_swd.GReg1(begin=0.5))["config"]["begin"]
+    0.5
+    >>> identity(functools.partial(print, 1, sep=""))
+    {'code': 'print', 'holds': {'0': 1, 'sep': ''}}
+    """
+    if isinstance(part, functools.partial):
+        held = {**{str(i): v for i, v in enumerate(part.args)}, **part.keywords}
+        return identity(part.func) | {"holds": _values(held)}
+    if inspect.isroutine(part):
+        around = inspect.isfunction(part) and inspect.getclosurevars(part)
+        held = _values(around.nonlocals) if around else {}
+        return {"code": _code(part)} | ({"holds": held} if held else {})
+    return _value(part)
+
+
+def _values(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _value(value) for name, value in held.items()}
+
+
+def _value(part: Any) -> Any:
+    """A plain value as it is, the configuration of what is ours, or a name."""
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return part
+    if isinstance(part, (PruningRegularizer, Configured)):
+        return keras.saving.serialize_keras_object(part)
+    if inspect.isroutine(part):
+        return _code(part)
+    return (part if inspect.isclass(part) else type(part)).__qualname__
+
+
+def _code(function: Any) -> str:
+    """The name of a function, and a hash of its code where that is known."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # not from a file
+        return function.__qualname__
+    # A lambda within a line is no code of its own.
+    with contextlib.suppress(SyntaxError):
+        source = ast.unparse(ast.parse(source))
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return f"{function.__qualname__} {digest[:12]}"

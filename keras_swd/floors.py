@@ -1,0 +1,228 @@
+"""The callback that removes weights while a metric stays above a floor."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_swd.kernels import Kernel, KernelWithPart, find_kernels
+from keras_swd.masking import check_finite
+from keras_swd.optimizers import build_parts
+from keras_swd.regularizers.irrelevance import IrrelevanceDecay
+from keras_swd.schedules import check_positive, is_number
+from keras_swd.selection import check_sparsity, removed_count
+
+
+class FloorScheduler(keras.callbacks.Callback):
+    """Removes weights again and again, as long as a metric allows it.
+
+    For kernels that carry `IrrelevantWeights` or `Lobster`, in a model that
+    was trained before. At the end of each epoch, if the metric is above the
+    floor, it remembers the weights and then sets the share `step` of those
+    that are left to zero, the smallest of all kernels together. The decay of
+    irrelevant weights then starts anew at `strength` and fades within an
+    epoch. Zeros stay zero. For shorter rounds pass `steps_per_epoch` to `fit`.
+
+    If the last epoch ends below the floor, the run ends with the weights that
+    were last above it. These are remembered in memory alone: a run that was
+    resumed knows those of the epochs since.
+
+    At the end of each epoch it adds to `logs`: `sparsity`, the share of zeros
+    after the epoch's removal; `swd_strength`, that of the last step; and
+    `irrelevance`, the mean irrelevance of the last step.
+
+    Args:
+        floor: Float, the metric must be greater.
+        monitor: String, the name of a metric in `logs`, of which more is
+            better. Defaults to `"val_accuracy"`.
+        step: Float in (0, 1), the share of the weights left that goes at a
+            time. Defaults to `0.1`.
+        strength: Float > 0, that of the decay. Defaults to `1e-3`.
+        sparsity: Float in [0, 1), at which removal stops, exactly. `None`
+            goes as far as the floor allows. Defaults to `None`.
+
+    Raises:
+        ValueError: If an argument is out of range; at the start of `fit`, if
+            no kernel carries the method, or the number of steps is unknown;
+            at the end of an epoch, if `logs` lack the metric.
+
+    Example:
+
+    >>> FloorScheduler(floor=0.98, step=0.04).floor
+    0.98
+
+    Reference:
+        Bonetta et al. 2022, arXiv 2204.04977.
+    """
+
+    def __init__(
+        self,
+        floor: float,
+        monitor: str = "val_accuracy",
+        step: float = 0.1,
+        strength: float = 1e-3,
+        sparsity: float | None = None,
+    ):
+        super().__init__()
+        if not is_number(floor):
+            raise ValueError(
+                "Argument `floor` must be a number, in the unit of the "
+                f"metric. Received: floor={floor!r}."
+            )
+        if not is_number(step) or not 0.0 < step < 1.0:
+            raise ValueError(
+                "Argument `step` is the share of the weights left that goes "
+                f"at a time, in (0, 1). Received: step={step!r}."
+            )
+        self.floor = float(floor)
+        self.monitor = monitor
+        self.step = float(step)
+        self.strength = check_positive("strength", strength)
+        self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+
+    def on_train_begin(self, logs=None):
+        """Finds the kernels and the number of steps of an epoch."""
+        self._steps = self.params.get("steps")
+        if not self._steps:
+            raise ValueError(
+                "The number of steps in an epoch is unknown, so the decay "
+                "cannot fade. Pass `steps_per_epoch` to `fit`. "
+                f"Received: steps={self._steps}."
+            )
+        self._epoch: int | None = None
+        self._remembered: list[np.ndarray] | None = None
+        self._values: list[float] = []
+        model = self.model
+        if not model.built:
+            raise ValueError(
+                f"Model {model.name!r} is not built. Call it on data, or "
+                "`model.build(input_shape)`, first."
+            )
+        parts = build_parts(model)
+        self._parts = [p for p in parts if isinstance(p, IrrelevanceDecay)]
+        self._kernels: list[Kernel] = [
+            kernel
+            for kernel in find_kernels(model)
+            if isinstance(kernel, KernelWithPart) and kernel.part in self._parts
+        ]
+        if not self._parts:
+            raise ValueError(
+                f"No trainable kernel of model {model.name!r} carries "
+                "`IrrelevantWeights`. Use `keras_swd.with_regularizer(model, "
+                "keras_swd.IrrelevantWeights())`."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes on from the last removal, if its state was restored."""
+        first, self._epoch = self._epoch is None, epoch
+        if not first:
+            return
+        _ = self.model  # on JAX this brings variables up to date
+        (part,) = self._parts
+        last = float(keras.ops.convert_to_numpy(part.last_removal))
+        if last > 0.0:
+            part.hold(int(min(last, epoch * self._steps)))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Sets the strength of the coming step."""
+        _ = self.model
+        (part,) = self._parts
+        last = float(keras.ops.convert_to_numpy(part.last_removal))
+        passed = self._epoch * self._steps + batch - last + 1.0
+        self._strength = faded(self.strength, passed, self._steps)
+        part.set(self._strength)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Removes weights if the metric is above the floor."""
+        logs = {} if logs is None else logs
+        if self.monitor not in logs:
+            raise ValueError(
+                f"Argument `monitor` names {self.monitor!r}, which is not in "
+                f"the logs {sorted(logs)}. Pass `validation_data` to `fit`, "
+                "and the metric to `compile`."
+            )
+        _ = self.model
+        (part,) = self._parts
+        self._values.append(float(logs[self.monitor]))
+        if self._values[-1] > self.floor:
+            check_finite(self._kernels)
+            self._remembered = self.model.get_weights()
+            # What is removed last would not be trained any more.
+            if epoch + 1 < self.params["epochs"] and self._remove():
+                part.hold((epoch + 1) * self._steps)
+        zeros, size = self._count()
+        logs["sparsity"] = zeros / size
+        logs["swd_strength"] = self._strength
+        logs.update(part.logs())
+
+    def on_train_end(self, logs=None):
+        """Ends with weights that were above the floor, if any were."""
+        model = self.model
+        for part in self._parts:
+            part.release()
+        if self._values and self._values[-1] <= self.floor:
+            if self._remembered is not None:
+                model.set_weights(self._remembered)
+                return
+            warnings.warn(
+                f"{self.monitor!r} was never above the floor, so nothing was "
+                f"removed; its best value was {max(self._values):.6g}. Lower "
+                "the floor, or train the model longer before. "
+                f"Received: floor={self.floor}.",
+                stacklevel=2,
+            )
+
+    def _count(self) -> tuple[int, int]:
+        """How many weights are zero, and how many there are."""
+        values = [kernel.values() for kernel in self._kernels]
+        zeros = sum(int(np.count_nonzero(v == 0.0)) for v in values)
+        return zeros, sum(v.size for v in values)
+
+    def _remove(self) -> bool:
+        """Removes the smallest weights left; whether there were any."""
+        zeros, size = self._count()
+        count = removed_count(size - zeros, self.step)
+        if self.sparsity is not None:
+            count = min(count, removed_count(size, self.sparsity) - zeros)
+        if count <= 0:
+            return False
+        scores = [kernel.unit_scores() for kernel in self._kernels]
+        masks = smallest_left(scores, count)
+        for kernel, mask in zip(self._kernels, masks, strict=True):
+            kernel.apply(mask.reshape(kernel.shape))
+        return True
+
+
+def faded(strength: float, passed: float, steps: int) -> float:
+    """Returns the strength in a step after a removal.
+
+    Args:
+        strength: Float, that before the first step.
+        passed: Float, how many steps ago it was, the present one included.
+        steps: Integer, in how many it fades.
+
+    Example:
+
+    >>> faded(1e-3, 250, 500)
+    0.0005
+    """
+    return strength * max(0.0, 1.0 - passed / steps)
+
+
+def smallest_left(scores, count: int) -> list[np.ndarray]:
+    """Returns masks without the zeros and the `count` lowest scores.
+
+    Args:
+        scores: Float arrays of shape `(entries,)`, one for each kernel.
+        count: Integer, how many of those above 0 go, earlier ones first among
+            equals.
+
+    Returns:
+        Boolean arrays of the same shapes, False for what is gone.
+    """
+    everything = np.concatenate(scores)
+    order = np.argsort(everything, kind="stable")
+    zeros = int(np.count_nonzero(everything == 0.0))
+    mask = np.ones(everything.size, bool)
+    mask[order[: zeros + count]] = False
+    return np.split(mask, np.cumsum([s.size for s in scores])[:-1])

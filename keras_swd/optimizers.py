@@ -1,0 +1,237 @@
+"""Optimizers for methods that need each weight's gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_swd.host import replicas
+from keras_swd.regularizers.base import pruning_regularizer
+from keras_swd.regularizers.part import OptimizerPart
+
+
+class PruningOptimizer(keras.optimizers.Optimizer):
+    """Lets pruning methods work where each weight's gradient is.
+
+    A mixin over an optimizer's class. It acts on kernels that carry a
+    regularizer with a `part`, such as `AdaptiveSparsity`; all other weights
+    are trained as ever. `with_pruning` makes Keras' own optimizers so. For an
+    optimizer of your own, whose update must not depend on the weight:
+
+    ```python
+    @keras.saving.register_keras_serializable()
+    class MyPruning(keras_swd.PruningOptimizer, MyOptimizer):
+        pass
+    ```
+    """
+
+    #: What works in this optimizer, once it is built.
+    parts: tuple[OptimizerPart, ...] = ()
+
+    def build(self, variables):
+        """Adds the variables of the methods to those of the optimizer."""
+        if self.built:
+            return
+        super().build(variables)
+        kernels: dict[type[OptimizerPart], list[keras.Variable]] = {}
+        for variable in variables:
+            regularizer = pruning_regularizer(variable)
+            if regularizer is not None and regularizer.part is not None:
+                _check_dense(variable)
+                kernels.setdefault(regularizer.part, []).append(variable)
+        if kernels:
+            _check_one_replica()
+        self.parts = tuple(part(self, own) for part, own in kernels.items())
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates the variables, with what the methods add to the step."""
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            if not self.built:
+                self.build(trainable_variables)
+        # JAX names no variables: they are those of `build`, in their order.
+        variables = trainable_variables or self._trainable_variables
+        given = {id(v): g for v, g in zip(variables, grads, strict=True)}
+        after = []
+        for part in self.parts:
+            own, then = part.step([given[id(v)] for v in part.kernels])
+            given.update(
+                (id(v), g) for v, g in zip(part.kernels, own, strict=True)
+            )
+            after.append(then)
+        super().apply([given[id(v)] for v in variables], trainable_variables)
+        for then in after:
+            then()
+
+
+def _prunable_form(plain: Any) -> Any:
+    """Returns the prunable form of a class of optimizers."""
+    name = f"Pruning{plain.__name__}"
+    text = f"{plain.__name__} for methods that need each weight's gradient."
+    form = type(
+        name,
+        (PruningOptimizer, plain),
+        {"__doc__": text, "__module__": __name__},
+    )
+    return keras.saving.register_keras_serializable("keras_swd")(form)
+
+
+#: Optimizers whose update depends on the gradient alone, and their form. Lamb,
+#: Adafactor and Muon scale it by the weight or its shape.
+FORMS: dict[Any, Any] = {
+    plain: _prunable_form(plain)
+    for plain in (
+        keras.optimizers.Adadelta,
+        keras.optimizers.Adagrad,
+        keras.optimizers.Adam,
+        keras.optimizers.Adamax,
+        keras.optimizers.AdamW,
+        keras.optimizers.Lion,
+        keras.optimizers.Nadam,
+        keras.optimizers.RMSprop,
+        keras.optimizers.SGD,
+    )
+}
+
+
+def with_pruning(
+    optimizer: str | keras.optimizers.Optimizer,
+) -> keras.optimizers.Optimizer:
+    """Returns the same optimizer for methods that need each weight's gradient.
+
+    `AdaptiveSparsity`, `IrrelevantWeights` and `Lobster` need it. A model
+    without them trains as before.
+
+    Args:
+        optimizer: String or `keras.optimizers.Optimizer`: Adadelta, Adagrad,
+            Adam, Adamax, AdamW, Lion, Nadam, RMSprop or SGD, also in a
+            `LossScaleOptimizer`. Its state, if it has any, is not kept.
+
+    Returns:
+        A new `keras.optimizers.Optimizer`; the same if it is one already.
+
+    Raises:
+        ValueError: If the optimizer's update depends on more than gradients.
+
+    Example:
+
+    >>> optimizer = with_pruning(keras.optimizers.SGD(0.5, momentum=0.9))
+    >>> isinstance(optimizer, keras.optimizers.SGD), optimizer.momentum
+    (True, 0.9)
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return _wrapped_again(optimizer, with_pruning)
+    if isinstance(optimizer, PruningOptimizer):
+        return optimizer
+    plain = _class_of(optimizer)
+    if plain not in FORMS:
+        names = ", ".join(cls.__name__ for cls in FORMS)
+        raise ValueError(
+            "Argument `optimizer` must be one whose update depends on the "
+            "gradient alone, for the weights that are cut off are not in the "
+            f"kernel: {names}. Received: optimizer={plain.__name__}. Use "
+            "keras.optimizers.AdamW, or derive the class of an optimizer of "
+            "your own from `keras_swd.PruningOptimizer` too."
+        )
+    return FORMS[plain].from_config(_config_of(optimizer))
+
+
+def plain_optimizer(optimizer):
+    """Returns the plain form of what `with_pruning` returned, else the same.
+
+    Args:
+        optimizer: What `compile` takes.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return _wrapped_again(optimizer, plain_optimizer)
+    for plain, form in FORMS.items():
+        if type(optimizer) is form:
+            return plain.from_config(_config_of(optimizer))
+    return optimizer
+
+
+def pruning_optimizer(model: keras.Model) -> PruningOptimizer | None:
+    """Returns the model's optimizer if it lets methods work in it."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer if isinstance(optimizer, PruningOptimizer) else None
+
+
+def build_parts(model: keras.Model) -> tuple[OptimizerPart, ...]:
+    """Returns what works in the model's optimizer, built if need be.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        Tuple of `OptimizerPart`.
+
+    Raises:
+        ValueError: If a regularizer needs an optimizer that the model lacks.
+    """
+    for variable in model.trainable_variables:
+        regularizer = pruning_regularizer(variable)
+        if regularizer is None or regularizer.part is None:
+            continue
+        if pruning_optimizer(model) is None:
+            optimizer = getattr(model, "optimizer", None)
+            raise ValueError(
+                f"Kernel {variable.path!r} carries "
+                f"{type(regularizer).__name__}, which needs each weight's "
+                "gradient. Compile the model with `optimizer=keras_swd."
+                "with_pruning(optimizer)`. Received: "
+                f"optimizer={type(optimizer).__name__}."
+            )
+    optimizer = pruning_optimizer(model)
+    if optimizer is None:
+        return ()
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return optimizer.parts
+
+
+def _class_of(optimizer: keras.optimizers.Optimizer) -> type:
+    """Its public class: on PyTorch Keras makes one of a class of its own."""
+    for cls in type(optimizer).__mro__:
+        if cls in FORMS or not cls.__module__.startswith("keras.src.backend"):
+            return cls
+    return type(optimizer)
+
+
+def _wrapped_again(optimizer, form: Callable):
+    """The same loss scaling around another form of the inner optimizer."""
+    config = optimizer.get_config()
+    config["inner_optimizer"] = form(optimizer.inner_optimizer)
+    return keras.optimizers.LossScaleOptimizer(**config)
+
+
+def _config_of(optimizer: keras.optimizers.Optimizer) -> dict:
+    """Its configuration; a learning rate schedule as it is."""
+    config = optimizer.get_config()
+    rate = optimizer._learning_rate
+    if callable(rate) and not isinstance(rate, keras.Variable):
+        config["learning_rate"] = rate
+    return config
+
+
+def _check_dense(variable: keras.Variable) -> None:
+    """Refuses embeddings, of which a batch sees a few rows alone."""
+    if variable.name == "embeddings":
+        raise ValueError(
+            f"Weight {variable.path!r} holds embeddings, whose rows have no "
+            "gradient in most batches. Give its layer no regularizer that "
+            "needs each weight's gradient, or `SelectiveWeightDecay()`."
+        )
+
+
+def _check_one_replica() -> None:
+    """Refuses several replicas, of which each sees a part of the gradient."""
+    if replicas() > 1:
+        raise ValueError(
+            "Methods that need each weight's gradient train on one device: "
+            "a replica sees a part of the gradient alone. Build the model "
+            "outside of the distribution's scope, or use "
+            "`SelectiveWeightDecay()`. "
+            f"Received: replicas={replicas()}."
+        )

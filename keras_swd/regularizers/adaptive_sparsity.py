@@ -1,0 +1,115 @@
+"""Adaptive Sparsity: a trained threshold per kernel, one budget for all."""
+
+import keras
+from keras import ops
+
+from keras_swd.allocation import GlobalRanking
+from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.regularizers.thresholds import ThresholdTraining
+from keras_swd.schedules import Constant, check_positive, is_number
+
+
+@keras.saving.register_keras_serializable("keras_swd")
+class AdaptiveSparsity(PruningRegularizer):
+    """Trains, with each kernel, the threshold below which weights are zero.
+
+    A kernel computes with `w * (|w| > r * std(w))`; where it is zero, `w` is
+    kept by the optimizer, gets the same gradient, and may come back. The
+    threshold `r` descends along the gradient of the loss plus
+    `strength * (density - (1 - sparsity)) ** 2`, one budget for all kernels,
+    so kernels that can do without more weights give up more.
+
+    It needs `optimizer=keras_swd.with_pruning(...)`. The strength, 100 unless
+    `PruningScheduler` is given a schedule, should not grow. A budget such as
+    `Operations(left=0.1)` or `Parameters(left=0.1)` may stand for the
+    sparsity. Kernels are centred at 0 in every step; put a normalization or a
+    bias behind them.
+
+    Args:
+        weight_decay: Float >= 0, the coefficient of ordinary weight decay: the
+            penalty in the loss is `weight_decay / 2 * sum(w**2)`. Do not also
+            pass it to the optimizer. Defaults to `5e-4`.
+        rate: Float > 0, learning rate of the thresholds, in multiples of the
+            optimizer's. Adam's is small: about `1.0` there. Defaults to
+            `0.01`.
+        sparsity: Float in [0, 1), a target for each kernel that holds this
+            instance alone. Defaults to `None`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> asl = AdaptiveSparsity(weight_decay=0.01)
+    >>> float(asl(ops.array([3.0, 4.0])))
+    0.125
+
+    Reference:
+        Retsinas et al., "Weight Pruning via Adaptive Sparsity Loss", 2020,
+        arXiv 2006.02768. The counted density, the exact removal and budgets
+        in operations are ours.
+    """
+
+    part = ThresholdTraining
+    allocation = GlobalRanking()
+    schedule = Constant(100.0)
+
+    def __init__(
+        self,
+        weight_decay: float = 5e-4,
+        rate: float = 0.01,
+        sparsity: float | None = None,
+    ):
+        super().__init__(sparsity)
+        if not is_number(weight_decay) or weight_decay < 0.0:
+            raise ValueError(
+                "Argument `weight_decay` must be a number, 0 or greater. "
+                f"Received: weight_decay={weight_decay!r}."
+            )
+        self.weight_decay = float(weight_decay)
+        self.rate = check_positive("rate", rate)
+
+    def __call__(self, values):
+        """Returns `weight_decay / 2 * sum(w ** 2)`.
+
+        Args:
+            values: Float tensor of the kernel's shape.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        w = ops.cast(values, "float32")
+        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+
+    def penalty(self, values, strength, select, controls):
+        """Returns `weight_decay / 2 * sum(w ** 2)`: nothing is selected."""
+        del strength, select, controls
+        return self(values)
+
+    def decay(self, strength: float) -> float:
+        """Returns 0: thresholds cut, nothing is driven down."""
+        del strength
+        return 0.0
+
+    def density(self, values, threshold):
+        """Returns the share of a kernel that is left, for the budget.
+
+        It is counted; its slope is that of `predicted_density`.
+
+        Args:
+            values: Float tensor, what the kernel computes with.
+            threshold: Float scalar tensor, in standard deviations.
+
+        Returns:
+            Float32 scalar tensor.
+        """
+        del threshold
+        return ops.mean(ops.cast(values != 0.0, "float32"))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            "weight_decay": self.weight_decay,
+            "rate": self.rate,
+            "sparsity": self.sparsity,
+        }

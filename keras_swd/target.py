@@ -1,0 +1,182 @@
+"""How many units each set of a model gives up to meet a target."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_swd.allocation import Allocation
+from keras_swd.budgets import Budget, fewest, lowest_until
+from keras_swd.channels import ChannelSet, PrunedChannels
+from keras_swd.granularity import CoupledChannels
+from keras_swd.kernels import Kernel
+from keras_swd.selection import check_sparsity, lowest_units
+
+#: Units that are ranked among themselves.
+UnitSet = Kernel | ChannelSet
+
+
+def check_goal(sparsity) -> float | Budget | None:
+    """Returns a target as it is meant, or raises if it is none."""
+    if sparsity is None or isinstance(sparsity, Budget):
+        return sparsity
+    return check_sparsity(sparsity)
+
+
+class Target:
+    """What is to be removed of a model, and how its sets share that.
+
+    Args:
+        model: A built `keras.Model`.
+        kernels: List of `Kernel`, its units that are kernels' own.
+        channels: `PrunedChannels`, its coupled channels.
+        sparsity: Float in [0, 1), the share of units to remove of the sets
+            that have no target of their own; or a `Budget`; or None.
+        allocation: An `Allocation`, how sets share it.
+
+    Raises:
+        ValueError: If a budget cannot be met.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: Sequence[Kernel],
+        channels: PrunedChannels,
+        sparsity: float | Budget | None,
+        allocation: Allocation,
+    ):
+        self.sets: list[UnitSet] = [*kernels, *channels.sets]
+        self.sparsity = sparsity
+        self.allocation = allocation
+        self._channels = sum(s.size for s in channels.sets)
+        if not isinstance(sparsity, Budget):
+            return
+        if channels.sets:
+            self.cost = sparsity.cost(model, channels.places)
+            self._whole = self.cost(np.ones(self._channels, bool))
+        else:
+            alone = [k for k in kernels if k.regularizer.sparsity is None]
+            self._entries = sparsity.entries(
+                model, [kernel.variable for kernel in alone]
+            )
+        self.counts()
+
+    def counts(self, share: float = 1.0) -> list[int]:
+        """Returns how many units each set gives up now.
+
+        A kernel with its own target meets it alone. The others share theirs
+        by `allocation`, or as their method says, sets of one granularity
+        among themselves: units of different kinds cannot be ranked together.
+        Sets of coupled channels with the same target of their own share that.
+
+        Args:
+            share: Float in (0, 1], the part of each target that is meant.
+                Defaults to `1.0`.
+
+        Returns:
+            List of integers, one per set.
+        """
+        pools: dict[tuple, list[int]] = {}
+        for i, units in enumerate(self.sets):
+            own = units.regularizer.sparsity
+            granularity = units.regularizer.granularity
+            target = self.sparsity if own is None else own
+            if isinstance(granularity, CoupledChannels):
+                # Where the regularizer is placed makes no other units.
+                granularity = CoupledChannels(may_empty=granularity.may_empty)
+                alone = None
+            else:
+                alone = None if own is None else i
+            allocation = units.regularizer.allocation or self.allocation
+            key = (target, alone, granularity, allocation)
+            pools.setdefault(key, []).append(i)
+        counts = [0] * len(self.sets)
+        for (target, _, granularity, allocation), members in pools.items():
+            sets = [self.sets[i] for i in members]
+            shared = self._shares(
+                sets, _part(target, share), granularity, allocation
+            )
+            for i, count in zip(members, shared, strict=True):
+                counts[i] = count
+        return counts
+
+    def _shares(
+        self, sets: list[UnitSet], target, granularity, allocation
+    ) -> list[int]:
+        """How many units each set of a pool gives up."""
+        scores = [units.unit_scores() for units in sets]
+        shapes = [units.shape for units in sets]
+        total = sum(s.size for s in scores)
+        budgeted = isinstance(target, Budget)
+        if budgeted and not granularity.coupled:
+            costs, allowed = self._entries
+            own = float(costs @ np.array([s.size for s in scores]))
+            return lowest_until(scores, costs, own - allowed)
+
+        def share(sparsity: float) -> list[int]:
+            shares = allocation.counts(scores, shapes, sparsity)
+            for units, count, s in zip(sets, shares, scores, strict=True):
+                if not 0 <= count <= s.size:
+                    raise ValueError(
+                        f"{allocation!r} wants to remove {count} of the "
+                        f"{s.size} units of kernel {units.path!r}."
+                    )
+            if granularity.coupled and not granularity.may_empty:
+                return _leave_one(shares, scores, exact=not budgeted)
+            return shares
+
+        if not budgeted:
+            return share(target)
+
+        def removed(count: int) -> np.ndarray:
+            marks = np.zeros(self._channels, bool)
+            shares = share(count / total)
+            channels = [s for s in sets if isinstance(s, ChannelSet)]
+            for units, s, n in zip(channels, scores, shares, strict=True):
+                own = slice(units.first, units.first + units.size)
+                marks[own] = lowest_units(s, n)
+            return marks
+
+        most = total if granularity.may_empty else total - len(sets)
+        allowed = target.left * self._whole
+        count = fewest(self.cost, allowed, removed, most)
+        # What was removed before stays removed, whatever it saves.
+        gone = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
+        return share(min(max(count, gone), most) / total)
+
+
+def _part(target: float | Budget, share: float) -> float | Budget:
+    """A target of which a share is met."""
+    if share == 1.0:
+        return target
+    if isinstance(target, Budget):
+        return type(target)(left=1.0 - (1.0 - target.left) * share)
+    return target * share
+
+
+def _leave_one(
+    counts: Sequence[int], scores: Sequence[np.ndarray], exact: bool
+) -> list[int]:
+    """Spares the best unit of each set; others go in their place.
+
+    With `exact`, it is an error if there are not enough others.
+    """
+    spared = [min(n, s.size - 1) for n, s in zip(counts, scores, strict=True)]
+    for _ in range(sum(counts) - sum(spared)):
+        coming = [
+            np.sort(s)[n] if n < s.size - 1 else np.inf
+            for n, s in zip(spared, scores, strict=True)
+        ]
+        lowest = int(np.argmin(coming))
+        if np.isinf(coming[lowest]):
+            if not exact:
+                break
+            raise ValueError(
+                "Every set of coupled channels keeps one, so the target is "
+                f"out of reach: {sum(counts)} channels were to go, and "
+                f"{sum(spared)} can. Lower `sparsity`, or pass `may_empty="
+                "True` to `CoupledChannels`."
+            )
+        spared[lowest] += 1
+    return spared
