@@ -223,6 +223,7 @@ def write():
         "cora": ("accuracy", accuracy_table),
         "cora-0.1": ("accuracy 0.1", accuracy_table),
         "cora-GlobalRanking": ("accuracy GlobalRanking", accuracy_table),
+        "cora-Uniform": ("accuracy Uniform", accuracy_table),
         "cora-words": ("words", accuracy_table),
         "files": ("files", files_table),
         "time": ("time", time_told),
