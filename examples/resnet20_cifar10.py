@@ -10,12 +10,14 @@ trains a network that is narrower from the start.
 import argparse
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow_datasets as tfds
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 import keras_swd
@@ -30,7 +32,9 @@ parser.add_argument(
 parser.add_argument("--left", type=float, default=0.5, help="of parameters")
 parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--out", metavar="FILE", help="save the model here")
+parser.add_argument(
+    "--out", metavar="FILE", help="save the model here, its files beside it"
+)
 parser.add_argument("--json", metavar="FILE", help="write the result here")
 args = parser.parse_args()
 keras.utils.set_random_seed(args.seed)
@@ -99,6 +103,50 @@ def size(model):
     return sum(math.prod(w.shape) for w in model.trainable_weights)
 
 
+def milliseconds(path):
+    """The median time of a file for one image, on one thread."""
+    runner = Interpreter(str(path), num_threads=1)
+    runner.allocate_tensors()
+    times = []
+    for _ in range(200):
+        start = time.perf_counter()
+        runner.invoke()
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
+
+
+def export(network, path, quantization):
+    """Writes a file that agrees with the network."""
+    return keras_swd.export.to_tflite(
+        network,
+        path,
+        quantization,
+        representative_data=train[0][:200],
+        check_with=test[0][:200],
+    )
+
+
+def compare_files(small, path):
+    """Files of the small network and of the whole one: bytes and time."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("float32", "int8"):
+            quantization = None if kind == "float32" else kind
+            files = {
+                "small": path.with_name(f"{path.stem}-{kind}.tflite"),
+                "whole": Path(folder, f"{kind}.tflite"),
+            }
+            found[kind] = {
+                f"{size}_bytes": export(
+                    network, files[size], quantization
+                ).bytes
+                for size, network in (("small", small), ("whole", resnet20()))
+            }
+            for size, file in files.items():
+                found[kind][f"{size}_milliseconds"] = milliseconds(file)
+    return found
+
+
 train, test = load("train"), load("test")
 model = resnet20()
 full = size(model)
@@ -153,8 +201,9 @@ result = {
     "parameters_left": size(small) / full,
     "seconds": seconds,
 }
-print(json.dumps(result))
 if args.out:
     small.save(args.out)
+    result["files"] = compare_files(small, Path(args.out))
+print(json.dumps(result))
 if args.json:
     Path(args.json).write_text(json.dumps(result))
