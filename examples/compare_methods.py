@@ -66,9 +66,9 @@ def step_by_step(regularizer, build_model, fit, sparsity):
     model = build_model()
     fit(model, [], end=TRAINED)
     model = keras_swd.with_regularizer(model, regularizer)
-    step = 1.0 - (1.0 - sparsity) ** (1.0 / (ROUNDS - 2))
+    share = 1.0 - (1.0 - sparsity) ** (1.0 / (ROUNDS - 2))
     removal = keras_swd.FloorScheduler(
-        0.0, monitor="accuracy", step=step, sparsity=sparsity
+        0.0, monitor="accuracy", share=share, sparsity=sparsity
     )
     return fit(model, [removal], begin=TRAINED, rounds=ROUNDS)
 

@@ -162,9 +162,7 @@ elif args.method == "slimming":
     slim = keras_swd.NetworkSlimming(1e-4)
     model = keras_swd.with_regularizer(model, slim)
     callbacks = [
-        keras_swd.PruningScheduler(
-            budget, keras_swd.Constant(0.0), ranking, remove_at=0.5
-        )
+        keras_swd.PruningScheduler(budget, allocation=ranking, remove_at=0.5)
     ]
 elif args.method == "swd":
     swd = keras_swd.SelectiveWeightDecay(

@@ -50,6 +50,7 @@ class PruningScheduler(keras.callbacks.Callback):
     - `swd_threshold`: largest threshold of all kernels, -1 without any.
     - `swd_residual`: share of the squared norm of the prunable kernels that
       selected units still hold.
+    - What the method adds, as `asl_sparsity` or `irrelevance`.
     - With `monitor_data`, each compiled metric with the selected units at
       zero, as `accuracy_if_removed`.
 
@@ -67,15 +68,16 @@ class PruningScheduler(keras.callbacks.Callback):
     Args:
         sparsity: Float in [0, 1), the fraction of the prunable units to
             remove: weights, or what the granularity makes of them. Or, for
-            `CoupledChannels`, a budget: `Parameters(left=0.5)` or
-            `Operations(left=0.5)`. Kernels whose regularizer has a target of
-            its own do not count. `None` if all have. Defaults to `None`.
+            `CoupledChannels` and `AdaptiveSparsity`, a budget:
+            `Parameters(left=0.5)` or `Operations(left=0.5)`. Kernels whose
+            regularizer has a target of its own do not count. `None` if all
+            have. Defaults to `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
             to that of the method: for `SelectiveWeightDecay`
-            `Exponential(0.1, 5e3, finish=0.8)`. `GReg1` and `GReg2` always
-            follow their own.
-        allocation: An `Allocation`, how kernels share the target. Defaults to
-            `LAMP()`.
+            `Exponential(0.1, 5e3, finish=0.8)`. `GReg1`, `GReg2` and
+            `MagnitudePruning` always follow their own.
+        allocation: An `Allocation`, how kernels share the target. Methods that
+            need each weight's gradient have their own. Defaults to `LAMP()`.
         total_steps: Integer, the number of steps of the whole run. Needed where
             Keras cannot know it (data of unknown length without
             `steps_per_epoch`), or if the run spans several `fit` calls.

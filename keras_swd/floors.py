@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_swd.host import read
 from keras_swd.kernels import Kernel, KernelWithPart, find_kernels
 from keras_swd.masking import check_finite
 from keras_swd.optimizers import build_parts
@@ -18,14 +19,15 @@ class FloorScheduler(keras.callbacks.Callback):
 
     For kernels that carry `IrrelevantWeights` or `Lobster`, in a model that
     was trained before. At the end of each epoch, if the metric is above the
-    floor, it remembers the weights and then sets the share `step` of those
+    floor, it remembers the weights and then sets the share `share` of those
     that are left to zero, the smallest of all kernels together. The decay of
     irrelevant weights then starts anew at `strength` and fades within an
     epoch. Zeros stay zero. For shorter rounds pass `steps_per_epoch` to `fit`.
 
-    If the last epoch ends below the floor, the run ends with the weights that
-    were last above it. These are remembered in memory alone: a run that was
-    resumed knows those of the epochs since.
+    If the last epoch ends below the floor, or no step followed the last
+    removal, the run ends with the weights that were last above it. These are
+    remembered in memory alone: a run that was resumed knows those of the
+    epochs since. Place this callback before those that save.
 
     At the end of each epoch it adds to `logs`: `sparsity`, the share of zeros
     after the epoch's removal; `swd_strength`, that of the last step; and
@@ -35,8 +37,8 @@ class FloorScheduler(keras.callbacks.Callback):
         floor: Float, the metric must be greater.
         monitor: String, the name of a metric in `logs`, of which more is
             better. Defaults to `"val_accuracy"`.
-        step: Float in (0, 1), the share of the weights left that goes at a
-            time. Defaults to `0.1`.
+        share: Float in (0, 1), that of the weights left which goes at a time.
+            Defaults to `0.1`.
         strength: Float > 0, that of the decay. Defaults to `1e-3`.
         sparsity: Float in [0, 1), at which removal stops, exactly. `None`
             goes as far as the floor allows. Defaults to `None`.
@@ -48,7 +50,7 @@ class FloorScheduler(keras.callbacks.Callback):
 
     Example:
 
-    >>> FloorScheduler(floor=0.98, step=0.04).floor
+    >>> FloorScheduler(floor=0.98, share=0.04).floor
     0.98
 
     Reference:
@@ -59,7 +61,7 @@ class FloorScheduler(keras.callbacks.Callback):
         self,
         floor: float,
         monitor: str = "val_accuracy",
-        step: float = 0.1,
+        share: float = 0.1,
         strength: float = 1e-3,
         sparsity: float | None = None,
     ):
@@ -69,14 +71,14 @@ class FloorScheduler(keras.callbacks.Callback):
                 "Argument `floor` must be a number, in the unit of the "
                 f"metric. Received: floor={floor!r}."
             )
-        if not is_number(step) or not 0.0 < step < 1.0:
+        if not is_number(share) or not 0.0 < share < 1.0:
             raise ValueError(
-                "Argument `step` is the share of the weights left that goes "
-                f"at a time, in (0, 1). Received: step={step!r}."
+                "Argument `share` is that of the weights left which goes at a "
+                f"time, in (0, 1). Received: share={share!r}."
             )
         self.floor = float(floor)
         self.monitor = monitor
-        self.step = float(step)
+        self.share = float(share)
         self.strength = check_positive("strength", strength)
         self.sparsity = None if sparsity is None else check_sparsity(sparsity)
 
@@ -91,6 +93,8 @@ class FloorScheduler(keras.callbacks.Callback):
             )
         self._epoch: int | None = None
         self._remembered: list[np.ndarray] | None = None
+        self._zeros: list[np.ndarray] = []
+        self._trained = True
         self._values: list[float] = []
         model = self.model
         if not model.built:
@@ -119,18 +123,24 @@ class FloorScheduler(keras.callbacks.Callback):
             return
         _ = self.model  # on JAX this brings variables up to date
         (part,) = self._parts
-        last = float(keras.ops.convert_to_numpy(part.last_removal))
-        if last > 0.0:
-            part.hold(int(min(last, epoch * self._steps)))
+        steps, since = epoch * self._steps, int(read(part.since))
+        if since == 0:
+            self._restart(steps, holds=False)
+        else:
+            holds = self._count()[0] > 0
+            self._restart(min(since - 1, steps), holds)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength of the coming step."""
         _ = self.model
         (part,) = self._parts
-        last = float(keras.ops.convert_to_numpy(part.last_removal))
-        passed = self._epoch * self._steps + batch - last + 1.0
+        passed = self._epoch * self._steps + batch + 1 - self._since
         self._strength = faded(self.strength, passed, self._steps)
         part.set(self._strength)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Notes that a step followed the last removal."""
+        self._trained = True
 
     def on_epoch_end(self, epoch, logs=None):
         """Removes weights if the metric is above the floor."""
@@ -149,7 +159,8 @@ class FloorScheduler(keras.callbacks.Callback):
             self._remembered = self.model.get_weights()
             # What is removed last would not be trained any more.
             if epoch + 1 < self.params["epochs"] and self._remove():
-                part.hold((epoch + 1) * self._steps)
+                self._restart((epoch + 1) * self._steps, holds=True)
+                self._trained = False
         zeros, size = self._count()
         logs["sparsity"] = zeros / size
         logs["swd_strength"] = self._strength
@@ -160,17 +171,31 @@ class FloorScheduler(keras.callbacks.Callback):
         model = self.model
         for part in self._parts:
             part.release()
-        if self._values and self._values[-1] <= self.floor:
+        # Averaged weights, e.g., are put in place when the run ends.
+        for kernel, zeros in zip(self._kernels, self._zeros, strict=False):
+            kernel.apply(~zeros)
+        if not self._values:
+            return
+        if self._values[-1] <= self.floor or not self._trained:
             if self._remembered is not None:
                 model.set_weights(self._remembered)
                 return
             warnings.warn(
-                f"{self.monitor!r} was never above the floor, so nothing was "
-                f"removed; its best value was {max(self._values):.6g}. Lower "
+                f"{self.monitor!r} was never above the floor in this run, so "
+                "nothing was removed in it; its best value was "
+                f"{max(self._values):.6g}. Lower "
                 "the floor, or train the model longer before. "
                 f"Received: floor={self.floor}.",
                 stacklevel=2,
             )
+
+    def _restart(self, steps: int, holds: bool) -> None:
+        """Lets the decay begin anew after so many steps of the run."""
+        (part,) = self._parts
+        part.restart(steps, holds)
+        self._since = steps
+        if holds:
+            self._zeros = [kernel.values() == 0.0 for kernel in self._kernels]
 
     def _count(self) -> tuple[int, int]:
         """How many weights are zero, and how many there are."""
@@ -181,7 +206,7 @@ class FloorScheduler(keras.callbacks.Callback):
     def _remove(self) -> bool:
         """Removes the smallest weights left; whether there were any."""
         zeros, size = self._count()
-        count = removed_count(size - zeros, self.step)
+        count = removed_count(size - zeros, self.share)
         if self.sparsity is not None:
             count = min(count, removed_count(size, self.sparsity) - zeros)
         if count <= 0:

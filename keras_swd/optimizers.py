@@ -54,6 +54,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         given = {id(v): g for v, g in zip(variables, grads, strict=True)}
         after = []
         for part in self.parts:
+            _check_gradients(part, given)
             own, then = part.step([given[id(v)] for v in part.kernels])
             given.update(
                 (id(v), g) for v, g in zip(part.kernels, own, strict=True)
@@ -62,6 +63,13 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         super().apply([given[id(v)] for v in variables], trainable_variables)
         for then in after:
             then()
+
+
+#: What an optimizer's configuration lacks.
+NOT_CONFIGURED = (
+    "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_pattern",
+)
 
 
 def _prunable_form(plain: Any) -> Any:
@@ -134,7 +142,7 @@ def with_pruning(
             "keras.optimizers.AdamW, or derive the class of an optimizer of "
             "your own from `keras_swd.PruningOptimizer` too."
         )
-    return FORMS[plain].from_config(_config_of(optimizer))
+    return _in_form(FORMS[plain], optimizer)
 
 
 def plain_optimizer(optimizer):
@@ -147,7 +155,7 @@ def plain_optimizer(optimizer):
         return _wrapped_again(optimizer, plain_optimizer)
     for plain, form in FORMS.items():
         if type(optimizer) is form:
-            return plain.from_config(_config_of(optimizer))
+            return _in_form(plain, optimizer)
     return optimizer
 
 
@@ -188,6 +196,11 @@ def build_parts(model: keras.Model) -> tuple[OptimizerPart, ...]:
         return ()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
+    trained = {id(variable) for variable in model.trainable_variables}
+    for part in optimizer.parts:
+        for kernel in part.kernels:
+            if id(kernel) not in trained:
+                raise ValueError(_not_trained(kernel))
     return optimizer.parts
 
 
@@ -206,13 +219,39 @@ def _wrapped_again(optimizer, form: Callable):
     return keras.optimizers.LossScaleOptimizer(**config)
 
 
-def _config_of(optimizer: keras.optimizers.Optimizer) -> dict:
-    """Its configuration; a learning rate schedule as it is."""
+def _in_form(form: Any, optimizer: keras.optimizers.Optimizer):
+    """The same optimizer as one of another class, without its state."""
     config = optimizer.get_config()
     rate = optimizer._learning_rate
     if callable(rate) and not isinstance(rate, keras.Variable):
-        config["learning_rate"] = rate
-    return config
+        config["learning_rate"] = rate  # a schedule, as it is
+    other = form.from_config(config)
+    # Which weights do not decay is no part of a configuration.
+    for name in NOT_CONFIGURED:
+        if hasattr(optimizer, name):
+            setattr(other, name, getattr(optimizer, name))
+    return other
+
+
+def _check_gradients(part: OptimizerPart, given: dict[int, Any]) -> None:
+    """Refuses kernels that a step does not train."""
+    for kernel in part.kernels:
+        if id(kernel) not in given:
+            raise ValueError(_not_trained(kernel))
+        if given[id(kernel)] is None:
+            raise ValueError(
+                f"Kernel {kernel.path!r} has no gradient: the loss does not "
+                "depend on it. Give its layer no regularizer that needs each "
+                "weight's gradient, or its output a loss."
+            )
+
+
+def _not_trained(kernel: keras.Variable) -> str:
+    return (
+        f"Kernel {kernel.path!r} was trained when the optimizer was built, and "
+        "is frozen now. Compile the model with a new optimizer: "
+        "`optimizer=keras_swd.with_pruning(...)`."
+    )
 
 
 def _check_dense(variable: keras.Variable) -> None:

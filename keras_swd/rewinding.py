@@ -43,10 +43,11 @@ class LearningRateRewinding(keras.optimizers.schedules.LearningRateSchedule):
                 "e.g. keras.optimizers.schedules.CosineDecay(0.1, 1000). "
                 f"Received: schedule={schedule!r}."
             )
-        if not 0 <= to <= at:
+        steps = isinstance(at, int) and isinstance(to, int)
+        if not steps or not 0 <= to <= at:
             raise ValueError(
-                "Argument `to` must be a step from 0 to `at`. "
-                f"Received: at={at}, to={to}."
+                "Argument `to` must be a step from 0 to `at`, both integers. "
+                f"Received: at={at!r}, to={to!r}."
             )
         self.schedule = schedule
         self.at = at

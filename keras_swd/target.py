@@ -67,7 +67,8 @@ class Target:
 
         A kernel with its own target meets it alone. The others share theirs
         by `allocation`, or as their method says, sets of one granularity
-        among themselves: units of different kinds cannot be ranked together.
+        and method in the optimizer among themselves: units of different kinds
+        cannot be ranked together.
         Sets of coupled channels with the same target of their own share that.
 
         Args:
@@ -89,10 +90,12 @@ class Target:
             else:
                 alone = None if own is None else i
             allocation = units.regularizer.allocation or self.allocation
-            key = (target, alone, granularity, allocation)
+            # What methods in the optimizer score is of another kind.
+            part = units.regularizer.part
+            key = (target, alone, granularity, allocation, part)
             pools.setdefault(key, []).append(i)
         counts = [0] * len(self.sets)
-        for (target, _, granularity, allocation), members in pools.items():
+        for (target, _, granularity, allocation, _), members in pools.items():
             sets = [self.sets[i] for i in members]
             shared = self._shares(
                 sets, _part(target, share), granularity, allocation

@@ -13,6 +13,8 @@ from keras import layers, ops
 from keras_swd import (
     AdaptiveSparsity,
     Constant,
+    GlobalRanking,
+    IrrelevantWeights,
     Operations,
     Parameters,
     PruningScheduler,
@@ -397,6 +399,31 @@ def test_zeros_stay_after_an_early_removal():
     assert size - left == round(0.8 * size)
 
 
+@pytest.mark.parametrize("remove_at", [0.5, 1.0])
+def test_a_run_that_goes_on_after_removal_changes_no_zero(remove_at, tmp_path):
+    model = trained(epochs=4, remove_at=remove_at)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    before = arrays(*loaded.trainable_variables)
+    (part,) = loaded.optimizer.parts
+    part.begin(np.full(2, 0.5), np.full(2, 0.2))
+    for kernel, old in zip(
+        arrays(*loaded.trainable_variables), before, strict=True
+    ):
+        np.testing.assert_array_equal(kernel, old)
+    zeros = np.concatenate([k.ravel() == 0.0 for k in before])
+    scores = np.concatenate([part.scores(i) for i in range(2)])
+    assert scores[zeros].max() < scores[~zeros].min()
+
+
+def test_thresholds_stand_still_after_the_run():
+    model = trained(epochs=4)
+    (part,) = model.optimizer.parts
+    before = [part.threshold(i) for i in range(2)]
+    model.fit(*data(), epochs=2, verbose=0)
+    assert [part.threshold(i) for i in range(2)] == before
+
+
 def test_weights_restored_from_outside_are_not_overwritten():
     model = trained(total_steps=1000)
     (part,) = model.optimizer.parts
@@ -501,12 +528,16 @@ def test_arguments_out_of_range(arguments, message):
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-def test_beside_another_method_each_follows_its_own_schedule():
-    model = network([AdaptiveSparsity(), SelectiveWeightDecay()], (6, 4, 3))
-    model.fit(*data(), epochs=4, verbose=0, callbacks=[PruningScheduler(0.5)])
+@pytest.mark.parametrize("other", [SelectiveWeightDecay, IrrelevantWeights])
+def test_beside_another_method_each_meets_the_target(other):
+    model = network([AdaptiveSparsity(), other()], (6, 4, 3))
+    pruning = PruningScheduler(0.5, allocation=GlobalRanking())
+    history = model.fit(*data(), epochs=4, verbose=0, callbacks=[pruning])
     kernels = [layer.kernel for layer in model.layers if layer.weights]
     zeros = [int(np.sum(ops.convert_to_numpy(k) == 0.0)) for k in kernels]
-    assert sum(zeros) == 18
+    assert zeros == [12, 6]
+    # The larger strength of the two, each on its own schedule.
+    assert history.history["swd_strength"][0] == 100.0
 
 
 def test_a_budget_that_is_out_of_reach():

@@ -344,6 +344,27 @@ def test_values_that_a_function_holds_make_another_experiment():
     json.dumps([identity(around(X)), identity(print), identity(swd)])
 
 
+def test_a_method_with_tuples_is_the_same_the_next_time(tmp_path):
+    blocks = keras_swd.SelectiveWeightDecay(granularity=keras_swd.Block((2, 1)))
+    for _ in range(2):
+        found = compare({"blocks": blocks}, [0.5], seeds=1, folder=tmp_path)
+        assert len(found.cells) == 1
+
+
+def test_what_is_held_in_tuples_tells_methods_apart():
+    def held(stages):
+        return identity(functools.partial(constant, stages=stages))
+
+    assert held((0.1,)) == held((np.float64(0.1),)) != held((0.9,))
+
+
+def test_seeds_may_be_numbers_of_numpy(tmp_path):
+    found = compare(
+        {"constant": constant}, [0.5], np.arange(2), folder=tmp_path
+    )
+    assert [cell.seed for cell in found.cells] == [0, 1]
+
+
 def test_the_first_difference_is_told():
     assert difference({"a": 1}, {"a": 1}) is None
     assert difference({"a": 1}, {}) == "`a` is 1 there and None here"

@@ -210,7 +210,7 @@ def test_training_is_that_of_the_reference(alpha):
         verbose=0,
         callbacks=[
             Metric(1, 1, 1, 1, 1),
-            FloorScheduler(0.5, step=0.3, strength=0.5),
+            FloorScheduler(0.5, share=0.3, strength=0.5),
         ],
     ).history
     left = 64
@@ -225,7 +225,7 @@ def test_training_is_that_of_the_reference(alpha):
 
 def run(*values, floor=0.5, model=None, steps=2, initial_epoch=0, **arguments):
     model = model or network(IrrelevantWeights(), (5, 8, 3))
-    scheduler = FloorScheduler(floor, **{"step": 0.25, **arguments})
+    scheduler = FloorScheduler(floor, **{"share": 0.25, **arguments})
     history = model.fit(
         *data(),
         batch_size=32 // steps,
@@ -290,7 +290,7 @@ def test_a_run_goes_on_after_it_was_saved(tmp_path):
         verbose=0,
         callbacks=[
             Metric(1, 1, 1, 1),
-            FloorScheduler(0.5, step=0.25, strength=0.5),
+            FloorScheduler(0.5, share=0.25, strength=0.5),
             Save(),
         ],
     )
@@ -300,6 +300,62 @@ def test_a_run_goes_on_after_it_was_saved(tmp_path):
         whole.get_weights(), loaded.get_weights(), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends the run after the second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
+
+
+def fit_below_a_floor(model, *callbacks):
+    scheduler = FloorScheduler(0.5, share=0.3, strength=0.5)
+    return model.fit(
+        *data(),
+        batch_size=16,
+        epochs=4,
+        verbose=0,
+        callbacks=[Metric(1, 1, 1, 1), scheduler, *callbacks],
+    ).history
+
+
+def test_averaged_weights_bring_no_removed_weight_back():
+    plain = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
+    model = network(IrrelevantWeights(), (5, 8, 3), plain)
+    history = fit_below_a_floor(model)
+    assert zeros(model) / 64 == history["sparsity"][-1] > 0.5
+
+
+def test_a_run_that_is_stopped_ends_before_the_removal_that_nothing_followed():
+    model = network(IrrelevantWeights(), (5, 8, 3))
+    history = fit_below_a_floor(model, Stop())
+    assert zeros(model) / 64 == history["sparsity"][0] < history["sparsity"][1]
+
+
+def test_the_decay_begins_with_the_run_whatever_its_first_epoch():
+    model = network(IrrelevantWeights(), (5, 3))
+    seen = []
+
+    class Strengths(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(float(ops.convert_to_numpy(part_of(model).strength)))
+
+    strengths = Strengths()
+    model.fit(
+        *data(),
+        batch_size=16,
+        initial_epoch=3,
+        epochs=5,
+        verbose=0,
+        callbacks=[
+            Metric(0, 0, 0, 0, 1),
+            FloorScheduler(0.5, strength=0.5),
+            strengths,
+        ],
+    )
+    # It fades within an epoch of two steps.
+    assert seen == [0.25, 0.0, 0.0, 0.0]
 
 
 def test_half_precision_trains():
@@ -319,7 +375,7 @@ def test_half_precision_trains():
     ("arguments", "message"),
     [
         ({"floor": "98"}, "`floor`.*floor='98'"),
-        ({"floor": 0.9, "step": 1.0}, r"`step`.*step=1\.0"),
+        ({"floor": 0.9, "share": 1.0}, r"`share`.*share=1\.0"),
         ({"floor": 0.9, "strength": 0.0}, r"`strength`.*strength=0\.0"),
         ({"floor": 0.9, "sparsity": 2}, "`sparsity`.*sparsity=2"),
     ],

@@ -8,7 +8,6 @@ import pytest
 from keras import layers, ops
 
 from keras_swd import (
-    Constant,
     CoupledChannels,
     GlobalRanking,
     NetworkSlimming,
@@ -138,8 +137,7 @@ def test_a_slimmed_model_shrinks_to_its_budget():
     full = sparsity_report(model).operations
     pruning = PruningScheduler(
         Operations(left=0.5),
-        Constant(0.0),
-        GlobalRanking(),
+        allocation=GlobalRanking(),
         monitor_data=(x, y),
         remove_at=0.5,
     )

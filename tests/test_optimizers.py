@@ -111,6 +111,44 @@ def test_an_optimizer_of_your_own_needs_the_mixin():
     assert len(optimizer.parts) == 1
 
 
+def test_a_kernel_that_is_frozen_needs_a_new_optimizer():
+    model = network(AdaptiveSparsity(), with_pruning("sgd"))
+    model.train_on_batch(*data())
+    model.layers[0].trainable = False
+    model.compile(model.optimizer, "mse")
+    message = r"is frozen now.*with a new optimizer"
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data(), verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data(), verbose=0, callbacks=[PruningScheduler(0.5)])
+
+
+def test_a_kernel_without_a_gradient_is_named():
+    inputs = keras.Input((5,))
+    asl = AdaptiveSparsity()
+    one = layers.Dense(3, kernel_regularizer=asl)(inputs)
+    two = layers.Dense(3, kernel_regularizer=asl, name="unused")(inputs)
+    model = keras.Model(inputs, [one, two])
+    optimizer = with_pruning("sgd")
+    optimizer.build(model.trainable_variables)
+    grads = [ops.ones(v.shape) for v in model.trainable_variables]
+    grads[2] = None
+    with pytest.raises(ValueError, match=r"unused/kernel.*has no gradient"):
+        optimizer.apply(grads, model.trainable_variables)
+
+
+def test_what_does_not_decay_stays_so_there_and_back():
+    adamw = keras.optimizers.AdamW(weight_decay=0.1)
+    adamw.exclude_from_weight_decay(var_names=["bias"])
+    forms = with_pruning(adamw), plain_optimizer(with_pruning(adamw))
+    bias, kernel = (
+        keras.Variable(np.ones(2), name=name) for name in ("bias", "kernel")
+    )
+    for form in forms:
+        assert not form._use_weight_decay(bias)
+        assert form._use_weight_decay(kernel)
+
+
 def test_embeddings_are_refused():
     model = keras.Sequential(
         [

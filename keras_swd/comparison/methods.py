@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_swd.callbacks import PruningScheduler
 from keras_swd.configured import Configured
@@ -98,6 +99,10 @@ def _value(part: Any) -> Any:
     """A plain value as it is, the configuration of what is ours, or a name."""
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
+    if isinstance(part, np.generic):
+        return part.item()
+    if isinstance(part, tuple):  # lists may be what a function fills
+        return [_value(item) for item in part]
     if isinstance(part, (PruningRegularizer, Configured)):
         return keras.saving.serialize_keras_object(part)
     if inspect.isroutine(part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import numbers
 import os
 import re
 import warnings
@@ -131,7 +132,7 @@ def _grid(build_model, fit, methods, sparsities, seeds, settings) -> list[Task]:
         "backend": keras.config.backend(),
         "build_model": identity(build_model),
         "fit": identity(fit),
-        "settings": _plain(settings),
+        "settings": _check_settings(settings),
     }
     functions = _check_methods(methods)
     sparsities = _check_sparsities(sparsities)
@@ -139,7 +140,7 @@ def _grid(build_model, fit, methods, sparsities, seeds, settings) -> list[Task]:
         Task(
             Key(name, sparsity, seed),
             functions[name],
-            experiment | {"definition": identity(method)},
+            _plain(experiment | {"definition": identity(method)}),
         )
         for seed in _check_seeds(seeds)
         for name, method in methods.items()
@@ -178,13 +179,16 @@ def _check_sparsities(sparsities) -> list[float]:
 
 def _check_seeds(seeds) -> list[int]:
     """Returns the seeds, or raises a `ValueError`."""
-    given = range(seeds) if isinstance(seeds, int) else list(seeds)
-    if not given or not all(isinstance(s, int) and s >= 0 for s in given):
+    single = isinstance(seeds, numbers.Integral)
+    given = range(seeds) if single else list(seeds)
+    if not given or not all(
+        isinstance(s, numbers.Integral) and int(s) >= 0 for s in given
+    ):
         raise ValueError(
             "Argument `seeds` must say how many there are, or hold integers, "
             f"0 or greater. Received: seeds={seeds!r}."
         )
-    return list(dict.fromkeys(given))
+    return list(dict.fromkeys(int(seed) for seed in given))
 
 
 def _check_workers(workers) -> None:
@@ -199,10 +203,15 @@ def _check_workers(workers) -> None:
         )
 
 
-def _plain(settings) -> dict[str, Any]:
-    """Returns the settings as they come back from a file."""
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they come back from a file."""
+    return json.loads(json.dumps(values))
+
+
+def _check_settings(settings) -> dict[str, Any]:
+    """Returns the settings, or raises a `ValueError`."""
     try:
-        return json.loads(json.dumps(dict(settings or {})))
+        return _plain(dict(settings or {}))
     except (TypeError, ValueError) as error:
         raise ValueError(
             "Argument `settings` must be a dictionary of plain values, which "

@@ -5,8 +5,9 @@ from keras import ops
 
 from keras_swd.allocation import GlobalRanking
 from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.regularizers.decay import check_weight_decay, plain_decay
 from keras_swd.regularizers.thresholds import ThresholdTraining
-from keras_swd.schedules import Constant, check_positive, is_number
+from keras_swd.schedules import Constant, check_positive
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -61,12 +62,7 @@ class AdaptiveSparsity(PruningRegularizer):
         sparsity: float | None = None,
     ):
         super().__init__(sparsity)
-        if not is_number(weight_decay) or weight_decay < 0.0:
-            raise ValueError(
-                "Argument `weight_decay` must be a number, 0 or greater. "
-                f"Received: weight_decay={weight_decay!r}."
-            )
-        self.weight_decay = float(weight_decay)
+        self.weight_decay = check_weight_decay(weight_decay)
         self.rate = check_positive("rate", rate)
 
     def __call__(self, values):
@@ -78,8 +74,7 @@ class AdaptiveSparsity(PruningRegularizer):
         Returns:
             Float32 scalar tensor.
         """
-        w = ops.cast(values, "float32")
-        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+        return plain_decay(values, self.weight_decay)
 
     def penalty(self, values, strength, select, controls):
         """Returns `weight_decay / 2 * sum(w ** 2)`: nothing is selected."""

@@ -16,6 +16,12 @@ def check_weight_decay(weight_decay) -> float:
     )
 
 
+def plain_decay(values, weight_decay):
+    """Returns `weight_decay / 2 * sum(w ** 2)`, a float32 scalar tensor."""
+    w = ops.cast(values, "float32")
+    return 0.5 * weight_decay * ops.sum(ops.square(w))
+
+
 def selective_decay(values, low, high, select, controls):
     """Returns half the sum of squares, weighted by two rates.
 

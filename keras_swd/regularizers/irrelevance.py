@@ -21,16 +21,14 @@ class IrrelevanceDecay(OptimizerPart):
 
     def __init__(self, optimizer, kernels):
         super().__init__(optimizer, kernels)
-        self.regularizers = [
-            getattr(v.regularizer, "instance", v.regularizer) for v in kernels
-        ]
         #: What the callback sets: how hard; whether zeros stay zero.
-        self.strength = self._add("strength")
-        self.holds = self._add("holds_zeros")
-        #: The step before which weights were removed last.
-        self.last_removal = self._add("last_removal")
+        self.strength = self.add("strength")
+        self.holds = self.add("holds_zeros")
+        #: The number, from 1 on, of the first step since weights were removed
+        #: last, or since the run began; 0 before any run.
+        self.since = self.add("since")
         #: The mean irrelevance of each kernel in the last step.
-        self.means = self._add("irrelevance", (len(kernels),))
+        self.means = self.add("irrelevance", (len(kernels),))
 
     def step(self, grads):
         """Prepares a step of the optimizer; see `OptimizerPart`."""
@@ -76,14 +74,15 @@ class IrrelevanceDecay(OptimizerPart):
         """Sets the strength of the decay."""
         write(self.strength, np.asarray(strength, "float32"))
 
-    def hold(self, step: int) -> None:
-        """Lets zeros stay zero from a removal on.
+    def restart(self, steps: int, holds: bool) -> None:
+        """Notes a removal, or the beginning of a run.
 
         Args:
-            step: Integer, the number of steps before the removal.
+            steps: Integer, how many steps came before.
+            holds: Boolean, whether zeros are to stay zero.
         """
-        write(self.holds, np.asarray(1.0, "float32"))
-        write(self.last_removal, np.asarray(step, "float32"))
+        write(self.holds, np.asarray(holds, "float32"))
+        write(self.since, np.asarray(steps + 1, "float32"))
 
     def release(self):
         """Neither decays nor holds."""
@@ -93,9 +92,6 @@ class IrrelevanceDecay(OptimizerPart):
     def logs(self):
         """Returns the mean irrelevance: near 1 the decay is that of all."""
         return {"irrelevance": float(np.mean(ops.convert_to_numpy(self.means)))}
-
-    def _add(self, name, shape=()):
-        return self.optimizer.add_variable(shape, dtype="float32", name=name)
 
 
 @keras.saving.register_keras_serializable("keras_swd")

@@ -1,11 +1,10 @@
 """Magnitude pruning: a baseline that removes without driving anything down."""
 
 import keras
-from keras import ops
 
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import check_weight_decay
+from keras_swd.regularizers.decay import check_weight_decay, plain_decay
 from keras_swd.regularizers.plan import Plan
 from keras_swd.schedules import Constant, check_positive, check_progress
 from keras_swd.selection import check_count
@@ -91,8 +90,7 @@ class MagnitudePruning(PruningRegularizer):
 
     def __call__(self, values):
         """Returns `weight_decay / 2 * sum(w ** 2)`."""
-        w = ops.cast(values, "float32")
-        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+        return plain_decay(values, self.weight_decay)
 
     def penalty(self, values, strength, select, controls):
         """Returns `weight_decay / 2 * sum(w ** 2)`: none is driven down."""

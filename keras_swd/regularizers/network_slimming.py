@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_swd.granularity import CoupledChannels, Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.schedules import is_number
+from keras_swd.schedules import Constant, is_number
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -14,8 +14,8 @@ class NetworkSlimming(PruningRegularizer):
 
     The penalty of a scale `g` is `rate * sum(|g|)`, whatever is selected: many
     scales become small, and the channels of the lowest are removed. Use it
-    with `PruningScheduler(..., Constant(0.0), remove_at=0.5)`, which removes
-    them at half time and trains on. `with_regularizer` places it on the scales
+    with `PruningScheduler(..., remove_at=0.5)`, which removes them at half time
+    and trains on. `with_regularizer` places it on the scales
     of normalizations alone, as the paper does; shifts are removed with them.
     Kernels keep the regularizers that they have.
 
@@ -42,6 +42,7 @@ class NetworkSlimming(PruningRegularizer):
     """
 
     shifts = False
+    schedule = Constant(0.0)
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """What a method does in the optimizer, where each weight's gradient is."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,8 @@ class OptimizerPart:
     on every backend, saved and restored with the optimizer, and no weights of
     the model.
 
-    It is idle until `PruningScheduler` gives it something to aim at.
+    It is idle until `PruningScheduler` gives it something to aim at. A file
+    written in the middle of a run brings that with it.
 
     Args:
         optimizer: The optimizer, to which it adds its variables.
@@ -32,6 +34,9 @@ class OptimizerPart:
     ):
         self.optimizer = optimizer
         self.kernels = list(kernels)
+        self.regularizers: list[Any] = [
+            getattr(v.regularizer, "instance", v.regularizer) for v in kernels
+        ]
 
     def step(self, grads: Sequence) -> tuple[list, Callable[[], None]]:
         """Prepares a step of the optimizer.
@@ -105,3 +110,7 @@ class OptimizerPart:
 
     def forget(self, index: int) -> None:
         """Forgets what a kernel does not compute with: it was removed."""
+
+    def add(self, name: str, shape: tuple[int, ...] = ()) -> keras.Variable:
+        """Adds a variable of zeros to the optimizer."""
+        return self.optimizer.add_variable(shape, dtype="float32", name=name)

@@ -5,7 +5,11 @@ from keras import ops
 
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import check_weight_decay, selective_decay
+from keras_swd.regularizers.decay import (
+    check_weight_decay,
+    plain_decay,
+    selective_decay,
+)
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -69,8 +73,7 @@ class SelectiveWeightDecay(PruningRegularizer):
         Returns:
             Float32 scalar tensor.
         """
-        w = ops.cast(values, "float32")
-        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+        return plain_decay(values, self.weight_decay)
 
     def penalty(self, values, strength, select, controls):
         """Returns `weight_decay / 2 * (sum(w**2) + strength * sum(w[S]**2))`.

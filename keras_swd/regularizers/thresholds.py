@@ -34,21 +34,19 @@ class ThresholdTraining(OptimizerPart):
 
     def __init__(self, optimizer, kernels):
         super().__init__(optimizer, kernels)
-        self.regularizers = [
-            getattr(v.regularizer, "instance", v.regularizer) for v in kernels
-        ]
         self.residuals = [
             optimizer.add_variable_from_reference(v, name="residual")
             for v in kernels
         ]
         #: In standard deviations; their velocities, their gradients so far.
-        self.thresholds = self._add("thresholds")
-        self.velocities = self._add("threshold_velocities")
-        self.slopes = self._add("threshold_slopes")
+        each = (len(self.kernels),)
+        self.thresholds = self.add("thresholds", each)
+        self.velocities = self.add("threshold_velocities", each)
+        self.slopes = self.add("threshold_slopes", each)
         #: What the scheduler sets; a kernel without costs is idle.
-        self.costs = self._add("costs")
-        self.left = self._add("left")
-        self.strength = self._add("strength", ())
+        self.costs = self.add("costs", each)
+        self.left = self.add("left", each)
+        self.strength = self.add("strength")
         # Kernels with a target of their own meet it alone.
         shared = np.array([r.sparsity is None for r in self.regularizers])
         together = np.logical_or(np.outer(shared, shared), np.eye(len(shared)))
@@ -82,7 +80,7 @@ class ThresholdTraining(OptimizerPart):
             steps = optimizer.gradient_accumulation_steps or 1
             total = ops.convert_to_tensor(self.slopes) + slopes / steps
             old = ops.convert_to_tensor(self.velocities)
-            velocity = MOMENTUM * old - rates * total
+            velocity = active * MOMENTUM * old - rates * total
             self.slopes.assign((1.0 - moves) * total)
             self.velocities.assign(moves * velocity + (1.0 - moves) * old)
             self.thresholds.assign_add(moves * velocity)
@@ -127,6 +125,10 @@ class ThresholdTraining(OptimizerPart):
                 [normal.inv_cdf(0.5 + min(p, 1.0 - 1e-6) / 2) for p in first]
             )
         for i, kernel in enumerate(self.kernels):
+            # Zeros that hide nothing were removed, in the run that goes on.
+            removed = (read(kernel) == 0.0).any()
+            if removed and not read(self.residuals[i]).any():
+                continue
             values = _float32(kernel)
             self._cut(i, values + self._hidden(i, values), 1.0)
 
@@ -175,10 +177,6 @@ class ThresholdTraining(OptimizerPart):
         """Forgets what a kernel's threshold cuts off."""
         residual = self.residuals[index]
         residual.assign(np.zeros(residual.shape))
-
-    def _add(self, name, shape=None):
-        shape = (len(self.kernels),) if shape is None else shape
-        return self.optimizer.add_variable(shape, dtype="float32", name=name)
 
     def _hidden(self, i, values):
         """The residual, but for weights that were restored from outside."""
