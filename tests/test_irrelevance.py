@@ -339,7 +339,8 @@ def test_the_decay_begins_with_the_run_whatever_its_first_epoch():
 
     class Strengths(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen.append(float(ops.convert_to_numpy(part_of(model).strength)))
+            part = part_of(self.model)
+            seen.append(float(ops.convert_to_numpy(part.strength)))
 
     strengths = Strengths()
     model.fit(

@@ -118,9 +118,10 @@ def test_a_kernel_that_is_frozen_needs_a_new_optimizer():
     model.compile(model.optimizer, "mse")
     message = r"is frozen now.*with a new optimizer"
     with pytest.raises(ValueError, match=message):
-        model.fit(*data(), verbose=0)
-    with pytest.raises(ValueError, match=message):
         model.fit(*data(), verbose=0, callbacks=[PruningScheduler(0.5)])
+    if keras.config.backend() != "jax":  # where Keras itself refuses it
+        with pytest.raises(ValueError, match=message):
+            model.fit(*data(), verbose=0)
 
 
 def test_a_kernel_without_a_gradient_is_named():
