@@ -34,7 +34,11 @@ WEIGHT_DECAY = 2e-4
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--dataset", default="cora", help="citeseer, pubmed")
 parser.add_argument("--data-dir", help="where the data set's files are")
-parser.add_argument("--seeds", type=int, default=10)
+parser.add_argument("--seeds", type=int, default=10, help="how many")
+parser.add_argument("--first", type=int, default=0, help="the first seed")
+parser.add_argument(
+    "--sparsities", type=float, nargs="+", default=list(SPARSITIES)
+)
 parser.add_argument("--epochs", type=int, default=200)
 parser.add_argument("--rate", type=float, default=0.05)
 parser.add_argument("--allocation", default="LAMP", help="GlobalRanking, ...")
@@ -102,18 +106,19 @@ def save():
     os.replace(unfinished, args.json)
 
 
-names = ("dataset", "epochs", "rate", "allocation", "words")
+names = ("dataset", "epochs", "rate", "allocation", "words", "first")
 results = {name: getattr(args, name) for name in names} | {"runs": {}}
 if Path(args.json).exists():
     kept = json.loads(Path(args.json).read_text())
+    kept.setdefault("first", 0)
     if any(kept[name] != results[name] for name in names):
         parser.error(f"{args.json} holds runs with other settings.")
     results = kept
-grid = [("dense", 0.0)] + [(m, s) for s in SPARSITIES for m in METHODS]
+grid = [("dense", 0.0)] + [(m, s) for s in args.sparsities for m in METHODS]
 for method, sparsity in grid:
     runs = results["runs"].setdefault(f"{method} {sparsity}", [])
     for seed in range(len(runs), args.seeds):
-        runs.append(train(method, sparsity, seed))
+        runs.append(train(method, sparsity, args.first + seed))
         save()
     accuracy, nonzeros = np.array(runs[: args.seeds]).T
     print(
@@ -121,9 +126,11 @@ for method, sparsity in grid:
         f"± {accuracy.std():.2%}  non-zeros {nonzeros.mean():8,.0f}"
     )
 
-left = [100 * (1 - sparsity) for sparsity in SPARSITIES]
+left = [100 * (1 - sparsity) for sparsity in args.sparsities]
 for method in METHODS:
-    runs = [results["runs"][f"{method} {s}"][: args.seeds] for s in SPARSITIES]
+    runs = [
+        results["runs"][f"{method} {s}"][: args.seeds] for s in args.sparsities
+    ]
     accuracy = 100 * np.array(runs)[:, :, 0]
     plt.errorbar(left, accuracy.mean(1), accuracy.std(1), label=method)
 dense = 100 * np.mean(results["runs"]["dense 0.0"], axis=0)[0]
