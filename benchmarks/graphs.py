@@ -221,6 +221,7 @@ def write():
     """Writes the tables of the document from what was kept."""
     tables = {
         "cora": ("accuracy", accuracy_table),
+        "cora-fresh": ("accuracy fresh", accuracy_table),
         "cora-0.1": ("accuracy 0.1", accuracy_table),
         "cora-GlobalRanking": ("accuracy GlobalRanking", accuracy_table),
         "cora-Uniform": ("accuracy Uniform", accuracy_table),

@@ -33,11 +33,27 @@ NETWORKS = {
 # The methods: a regularizer, or a function of a few lines ---------------------
 
 
+def global_ranking(build_model, fit, sparsity):
+    """One ranking of all weights, as in the paper, in place of `LAMP`."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    ranking = keras_swd.GlobalRanking()
+    return fit(
+        model, [keras_swd.PruningScheduler(sparsity, allocation=ranking)]
+    )
+
+
 def adaptive_sparsity(build_model, fit, sparsity):
     """It needs a lower rate: some weights are out of use from the start."""
     asl = keras_swd.AdaptiveSparsity(WEIGHT_DECAY)
     model = keras_swd.with_regularizer(build_model(), asl)
-    return fit(model, [keras_swd.PruningScheduler(sparsity)], scale=0.5)
+    logs = {}
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, found: logs.update(found)
+    )
+    pruning = keras_swd.PruningScheduler(sparsity)
+    numbers = fit(model, [pruning, keep], scale=0.5)
+    return numbers | {"sparsity before removal": logs["asl_sparsity"]}
 
 
 def rewinding(build_model, fit, sparsity):
@@ -96,6 +112,7 @@ def tfmot_polynomial(build_model, fit, sparsity):
 METHODS = {
     "dense": None,
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
+    "SWD, global": global_ranking,
     "GReg1": keras_swd.GReg1(WEIGHT_DECAY, begin=TRAINED),
     "GReg2": keras_swd.GReg2(WEIGHT_DECAY, begin=TRAINED),
     "AdaptiveSparsity": adaptive_sparsity,

@@ -42,7 +42,11 @@ parser.add_argument(
 parser.add_argument("--epochs", type=int, default=200)
 parser.add_argument("--rate", type=float, default=0.05)
 parser.add_argument("--allocation", default="LAMP", help="GlobalRanking, ...")
+parser.add_argument(
+    "--methods", nargs="+", choices=METHODS, default=list(METHODS)
+)
 parser.add_argument("--words", action="store_true", help="prune whole inputs")
+parser.add_argument("--out", metavar="FILE", help="save the last model here")
 parser.add_argument("--json", metavar="FILE", default="gcn_cora.json")
 args = parser.parse_args()
 
@@ -93,6 +97,8 @@ def train(method, sparsity, seed):
             sparsity, allocation=allocation, **METHODS[method]
         )
         fit(model, falling, [scheduler])
+    if args.out:
+        keras_swd.strip(model).save(args.out)
     output = model.predict(batch, verbose=0)
     right = output.argmax(axis=1) == graph.y.argmax(axis=1)
     nonzeros = sum(np.count_nonzero(w) for w in model.get_weights())
@@ -114,7 +120,9 @@ if Path(args.json).exists():
     if any(kept[name] != results[name] for name in names):
         parser.error(f"{args.json} holds runs with other settings.")
     results = kept
-grid = [("dense", 0.0)] + [(m, s) for s in args.sparsities for m in METHODS]
+grid = [("dense", 0.0)] + [
+    (m, s) for s in args.sparsities for m in args.methods
+]
 for method, sparsity in grid:
     runs = results["runs"].setdefault(f"{method} {sparsity}", [])
     for seed in range(len(runs), args.seeds):
@@ -127,7 +135,7 @@ for method, sparsity in grid:
     )
 
 left = [100 * (1 - sparsity) for sparsity in args.sparsities]
-for method in METHODS:
+for method in args.methods:
     runs = [
         results["runs"][f"{method} {s}"][: args.seeds] for s in args.sparsities
     ]

@@ -2,6 +2,7 @@
 
 import fractions
 import math
+import statistics
 
 import numpy as np
 
@@ -171,11 +172,11 @@ def cut_off(dense, threshold):
     """Adaptive Sparsity's forward pass: centred weights, what is left, cut."""
     w = np.array(dense, "float64")
     w -= w.mean()
-    cut = min(max(threshold, 0.0), 5.0) * w.std(ddof=1) + 1e-6
+    cut = min(max(threshold, 0.0), 30.0) * w.std(ddof=1) + 1e-6
     return w, np.where(np.abs(w) > cut, w, 0.0), cut
 
 
-def density_penalty(sizes, densities, thresholds, left, together):
+def density_penalty(sizes, densities, left, together):
     """Squares of missed densities, summed, and their slopes by threshold."""
     value, slopes = 0.0, np.zeros(len(sizes))
     for group in together:
@@ -184,10 +185,10 @@ def density_penalty(sizes, densities, thresholds, left, together):
         missed -= left[group[0]]
         value += missed**2
         for i in group:
-            normal = math.exp(-(thresholds[i] ** 2) / 2) / math.sqrt(
-                2 * math.pi
-            )
-            slopes[i] = 2.0 * missed * sizes[i] / total * -2.0 * normal
+            normal = statistics.NormalDist()
+            left_over = max(densities[i], 1.0 / sizes[i])
+            slope = -2.0 * normal.pdf(normal.inv_cdf(1.0 - left_over / 2.0))
+            slopes[i] = 2.0 * missed * sizes[i] / total * slope
     return value, slopes
 
 
@@ -205,7 +206,7 @@ def train_adaptive_sparsity(
     learning_rate,
     momentum,
 ):
-    """The published form on `y = x @ w1 @ w2`, but for the counted density.
+    """The published form on `y = x @ w1 @ w2`, but for counted densities.
 
     Dense weights, used through a mask. Yields after every step the
     thresholds, and for each kernel what is used and what is cut off.
@@ -221,10 +222,10 @@ def train_adaptive_sparsity(
         back = 2.0 * error / error.size
         grads = [x.T @ back @ two.T, (x @ one).T @ back]
         densities = [np.mean(used != 0.0) for _, used, _ in parts]
-        _, slopes = density_penalty(sizes, densities, r, left, together)
+        _, slopes = density_penalty(sizes, densities, left, together)
         slopes *= strength
         for i, (w, used, cut) in enumerate(parts):
-            if 0.0 < r[i] < 5.0:
+            if 0.0 < r[i] < 30.0:
                 gone = used == 0.0
                 ratio = w.std(ddof=1) / cut
                 slopes[i] -= ratio * np.sum(grads[i][gone] * w[gone])

@@ -157,6 +157,27 @@ def test_the_penalty_of_own_targets_by_hand():
     )
 
 
+def test_the_pressure_does_not_vanish_where_tails_are_long():
+    # A twentieth is left, as beyond 1.96 deviations of normal weights; the
+    # threshold itself, in deviations of these weights, lies at 4.
+    values = np.zeros((10, 10))
+    values[:5, 0] = 1.0
+    model = network([AdaptiveSparsity()], (10, 10))
+    model.trainable_variables[0].assign(values)
+    part = started(model, [4.0], [1.0], [0.01], 1.0)
+    density = 2.0 * np.exp(-(1.959964**2) / 2.0) / np.sqrt(2.0 * np.pi)
+    (slope,) = ops.convert_to_numpy(part.penalty_slopes())
+    assert slope == pytest.approx(-2.0 * (0.05 - 0.01) * density, rel=1e-4)
+
+
+def test_an_empty_kernel_is_pulled_back():
+    model = network([AdaptiveSparsity()], (10, 10))
+    model.trainable_variables[0].assign(np.zeros((10, 10)))
+    part = started(model, [4.0], [1.0], [0.1], 1.0)
+    (slope,) = ops.convert_to_numpy(part.penalty_slopes())
+    assert slope > 1e-3  # descending it lowers the threshold
+
+
 def test_two_steps_by_hand():
     model = network([Predicted(0.01)], (3, 2))
     (kernel,) = model.trainable_variables
@@ -192,7 +213,7 @@ def test_two_steps_by_hand():
 @settings(max_examples=10)
 @given(
     st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=40),
-    st.floats(-1, 6),
+    st.floats(-1, 32),
 )
 def test_a_split_is_that_of_the_reference(values, threshold):
     kept, hidden = arrays(*split(tensor(values), tensor(threshold)))
@@ -255,7 +276,7 @@ def budget_run(optimizer, learning_rate, rate, epochs=5):
         callbacks=[PruningScheduler(0.8)],
     ).history
     assert history["asl_sparsity"][-1] == pytest.approx(0.8, abs=0.005)
-    assert history["swd_strength"] == [100.0] * epochs
+    assert history["swd_strength"][-1] == pytest.approx(3000.0)
     left, size = kept_and_all(model)
     assert size - left == round(0.8 * size)
     return [np.mean(k == 0.0) for k in arrays(*model.trainable_variables)]
@@ -537,7 +558,8 @@ def test_beside_another_method_each_meets_the_target(other):
     zeros = [int(np.sum(ops.convert_to_numpy(k) == 0.0)) for k in kernels]
     assert zeros == [12, 6]
     # The larger strength of the two, each on its own schedule.
-    assert history.history["swd_strength"][0] == 100.0
+    strength = AdaptiveSparsity.schedule(3 / 16)  # at the epoch's last step
+    assert history.history["swd_strength"][0] == pytest.approx(strength)
 
 
 def test_a_budget_that_is_out_of_reach():

@@ -7,7 +7,7 @@ from keras_swd.allocation import GlobalRanking
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.decay import check_weight_decay, plain_decay
 from keras_swd.regularizers.thresholds import ThresholdTraining
-from keras_swd.schedules import Constant, check_positive
+from keras_swd.schedules import Exponential, check_positive
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -20,8 +20,8 @@ class AdaptiveSparsity(PruningRegularizer):
     `strength * (density - (1 - sparsity)) ** 2`, one budget for all kernels,
     so kernels that can do without more weights give up more.
 
-    It needs `optimizer=keras_swd.with_pruning(...)`. The strength, 100 unless
-    `PruningScheduler` is given a schedule, should not grow. A budget such as
+    It needs `optimizer=keras_swd.with_pruning(...)`. The strength grows from
+    100 to 3000 unless `PruningScheduler` is given a schedule. A budget such as
     `Operations(left=0.1)` or `Parameters(left=0.1)` may stand for the
     sparsity. Kernels are centred at 0 in every step; put a normalization or a
     bias behind them.
@@ -47,13 +47,13 @@ class AdaptiveSparsity(PruningRegularizer):
 
     Reference:
         Retsinas et al., "Weight Pruning via Adaptive Sparsity Loss", 2020,
-        arXiv 2006.02768. The counted density, the exact removal and budgets
-        in operations are ours.
+        arXiv 2006.02768. The counted density, the growing strength, the
+        exact removal and budgets in operations are ours.
     """
 
     part = ThresholdTraining
     allocation = GlobalRanking()
-    schedule = Constant(100.0)
+    schedule = Exponential(100.0, 3000.0, finish=0.6)
 
     def __init__(
         self,

@@ -9,8 +9,9 @@ from keras import ops
 from keras_swd.host import read, write
 from keras_swd.regularizers.part import OptimizerPart
 
-#: Largest threshold, in standard deviations.
-LARGEST = 5.0
+#: Largest threshold, in standard deviations. The published 5 binds where few
+#: weights are left: if the others have decayed, these lie further out.
+LARGEST = 30.0
 #: What is cut even at threshold 0.
 SMALLEST = 1e-6
 #: Share of the target that the first thresholds are made for.
@@ -89,29 +90,43 @@ class ThresholdTraining(OptimizerPart):
 
         return new, after
 
-    def density(self):
-        """Returns the share of its cost that each kernel's target sees left.
+    def densities(self):
+        """Returns the share of each kernel that is left, `(kernels,)`."""
+        thresholds = ops.convert_to_tensor(self.thresholds)
+        each = zip(self.regularizers, self.kernels, strict=True)
+        return ops.stack(
+            [
+                regularizer.density(
+                    ops.convert_to_tensor(kernel), thresholds[i]
+                )
+                for i, (regularizer, kernel) in enumerate(each)
+            ]
+        )
+
+    def missed(self, densities):
+        """Returns how much more than its target is left, for each kernel.
 
         Returns:
             Float tensor of shape `(kernels,)`, equal for kernels that share.
         """
-        thresholds = ops.convert_to_tensor(self.thresholds)
-        own = [
-            regularizer.density(ops.convert_to_tensor(kernel), thresholds[i])
-            for i, (regularizer, kernel) in enumerate(
-                zip(self.regularizers, self.kernels, strict=True)
-            )
-        ]
-        costs = ops.convert_to_tensor(self.costs) * ops.stack(own)
-        return ops.sum(ops.multiply(self._together, costs), axis=1)
+        costs = ops.convert_to_tensor(self.costs) * densities
+        return ops.sum(ops.multiply(self._together, costs), axis=1) - self.left
 
     def penalty_slopes(self):
-        """Returns the gradient of `sum((density - left)**2)`, `(kernels,)`."""
-        missed = self.density() - self.left
-        slope = ops.exp(
-            -0.5 * ops.square(ops.convert_to_tensor(self.thresholds))
-        )
-        return -2.0 * math.sqrt(2.0 / math.pi) * missed * self.costs * slope
+        """Returns the gradient of `sum((density - left)**2)`, `(kernels,)`.
+
+        A density's slope is that of normal weights of the same density. Where
+        the weights are normal it is the published one, the slope at the
+        threshold itself. Others have longer tails: at their threshold normal
+        weights would be gone, and with them the slope.
+        """
+        densities = self.densities()
+        sizes = np.array([math.prod(k.shape) for k in self.kernels], "float32")
+        # A kernel that is empty must find back.
+        removed = 1.0 - ops.maximum(densities, 1.0 / sizes)
+        slopes = ops.exp(-ops.square(ops.erfinv(removed)))
+        pressure = 2.0 * self.missed(densities) * self.costs
+        return -math.sqrt(2.0 / math.pi) * pressure * slopes
 
     def begin(self, costs, left):
         """Sets targets; first thresholds, unless they were restored."""
@@ -148,7 +163,7 @@ class ThresholdTraining(OptimizerPart):
         predicted = 1.0 - ops.convert_to_numpy(
             predicted_density(ops.convert_to_tensor(self.thresholds))
         )
-        missed = ops.convert_to_numpy(self.density() - self.left)
+        missed = ops.convert_to_numpy(self.missed(self.densities()))
         # A target that several kernels share counts once.
         once = missed**2 / self._together.sum(axis=1)
         return {

@@ -1,0 +1,192 @@
+"""How accurate is ResNet-20 on CIFAR-10 when single weights are removed?
+
+python benchmarks/cifar10.py --data-dir DIR --seed 0
+
+Trains the cells that are missing in benchmarks/cells/cifar10, each a method at
+a sparsity with a seed, for equal epochs in all; a cell that was killed goes on
+from its last whole epoch. `--part 0/2` takes every other cell, `--models
+FOLDER` keeps the networks, `--tables` only writes the table of docs/cifar10.md.
+An epoch takes about two minutes on two cores.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import networks
+import numpy as np
+import tensorflow as tf
+from documents import markdown, write_tables
+
+import keras_swd
+
+ROOT = pathlib.Path(__file__).parents[1]
+CELLS = ROOT / "benchmarks" / "cells" / "cifar10"
+DOCUMENT = ROOT / "docs" / "cifar10.md"
+SPARSITIES = (0.9, 0.95, 0.98)
+BATCH, EPOCHS, RATE, WEIGHT_DECAY = 128, 10, 0.1, 5e-4
+STEPS = math.ceil(50_000 / BATCH)  # of an epoch
+TUNED_AT, TFMOT = 0.5, (0.2, 0.7)  # shares of the run: one removal; a ramp
+SETTINGS = {
+    "data": "cifar10",
+    "network": "resnet20",
+    "epochs": EPOCHS,
+    "batch": BATCH,
+    "rate": RATE,
+    "weight_decay": WEIGHT_DECAY,
+    "tuned_at": TUNED_AT,
+    "tfmot": TFMOT,
+}
+
+
+def build_model():
+    """The network, with ordinary weight decay, which methods replace."""
+    return networks.resnet20(keras.regularizers.L2(WEIGHT_DECAY / 2))
+
+
+def tfmot_polynomial(build_model, fit, sparsity):
+    """What the TensorFlow Model Optimization toolkit has for this."""
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    tools = tfmot.sparsity.keras
+    begin, end = (round(share * EPOCHS * STEPS) for share in TFMOT)
+    end -= (end - begin) % 100  # it removes at every hundredth step
+    schedule = tools.PolynomialDecay(0.0, sparsity, begin, end)
+    model = keras_swd.export.to_tf_keras(build_model())
+    model = tools.prune_low_magnitude(model, schedule)
+    numbers = fit(model, [tools.UpdatePruningStep()], api=tf_keras)
+    kernels = [
+        w for w in tools.strip_pruning(model).get_weights() if w.ndim > 1
+    ]
+    left = sum(np.count_nonzero(w) for w in kernels)
+    return numbers | {"sparsity": 1.0 - left / sum(w.size for w in kernels)}
+
+
+METHODS = {
+    "dense": None,
+    "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
+    "one-shot, tuned": keras_swd.MagnitudePruning(
+        WEIGHT_DECAY, end=TUNED_AT, removals=1
+    ),
+    "tfmot": tfmot_polynomial,
+}
+
+
+class Task:
+    """The images, and where a cell keeps what it is at.
+
+    Args:
+        data_dir: Folder of the data sets.
+        work: Folder of the unfinished cell.
+        kept: File for the network, or `None`.
+    """
+
+    def __init__(self, data_dir, work, kept):
+        self.data_dir, self.work, self.kept = data_dir, work, kept
+
+    def load(self, split):
+        """Standardized images and their labels."""
+        import tensorflow_datasets as tfds
+
+        data = tfds.load(
+            "cifar10", split=split, data_dir=self.data_dir, batch_size=-1
+        )
+        images, labels = tfds.as_numpy((data["image"], data["label"]))
+        return ((images / 255.0 - 0.473) / 0.251).astype("float32"), labels
+
+    def batches(self):
+        """Shifted and flipped images, forever."""
+        images, labels = map(tf.constant, self.load("train"))
+
+        def augment(i):
+            padded = tf.pad(tf.gather(images, i), ((4, 4), (4, 4), (0, 0)))
+            image = tf.image.random_crop(padded, (32, 32, 3))
+            image = tf.image.random_flip_left_right(image)
+            return image, tf.gather(labels, i)
+
+        order = tf.data.Dataset.range(len(labels)).shuffle(len(labels))
+        return order.map(augment).batch(BATCH).repeat()
+
+    def fit(self, model, callbacks, api=keras):
+        """Trains with a cosine, and evaluates."""
+        rate = api.optimizers.schedules.CosineDecay(RATE, EPOCHS * STEPS)
+        model.compile(
+            api.optimizers.SGD(rate, momentum=0.9),
+            api.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        backup = api.callbacks.BackupAndRestore(str(self.work))
+        model.fit(
+            self.batches(),
+            steps_per_epoch=STEPS,
+            epochs=EPOCHS,
+            verbose=2,
+            callbacks=[*callbacks, backup],
+        )
+        if self.kept and api is keras:
+            keras_swd.strip(model).save(self.kept)
+        images, labels = self.load("test")
+        return {"accuracy": model.evaluate(images, labels, verbose=0)[1]}
+
+
+def run(args):
+    """Trains the missing cells of a seed."""
+    cells = [("dense", 0.0)]
+    cells += [(m, s) for s in SPARSITIES for m in METHODS if m != "dense"]
+    first, step = map(int, args.part.split("/"))
+    for method, sparsity in cells[first::step]:
+        name = f"{method}-{sparsity:g}-{args.seed}"
+        kept = args.models and pathlib.Path(args.models, f"{name}.keras")
+        task = Task(args.data_dir, CELLS / "unfinished" / name, kept)
+        keras_swd.compare(
+            build_model,
+            task.fit,
+            {method: METHODS[method]},
+            [sparsity or SPARSITIES[0]],
+            seeds=[args.seed],
+            folder=CELLS,
+            settings=SETTINGS,
+        )
+
+
+def table():
+    """Mean and standard deviation in percent, by method and sparsity."""
+    found = {}
+    for path in sorted(CELLS.glob("*.json")):
+        cell = json.loads(path.read_text())
+        key = cell["method"], cell["sparsity"]
+        found.setdefault(key, []).append(100 * cell["numbers"]["accuracy"])
+
+    def told(key):
+        runs = found.get(key, [])
+        spread = f" ± {np.std(runs, ddof=1):.2f}" if len(runs) > 1 else ""
+        return f"{np.mean(runs):.2f}{spread}" if runs else ""
+
+    head = ["method", *(f"{s:.0%}" for s in SPARSITIES)]
+    pruning = [method for method in METHODS if method != "dense"]
+    rows = [[m, *(told((m, s)) for s in SPARSITIES)] for m in pruning]
+    return f"{markdown(head, rows)}\n\nDense: {told(('dense', 0.0))}."
+
+
+def main():
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data-dir", help="where tfds keeps its data sets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="0/1", help="which share, e.g. 0/2")
+    parser.add_argument("--models", help="folder to keep the networks in")
+    parser.add_argument("--tables", action="store_true")
+    args = parser.parse_args()
+    if not args.tables:
+        run(args)
+    write_tables(DOCUMENT, {"cifar10": table()})
+
+
+if __name__ == "__main__":
+    main()
