@@ -20,6 +20,7 @@ from keras_swd.granularity import CoupledChannels as CoupledChannels
 from keras_swd.granularity import Unstructured as Unstructured
 from keras_swd.optimizers import PruningOptimizer as PruningOptimizer
 from keras_swd.optimizers import with_pruning as with_pruning
+from keras_swd.pretrained import load_pretrained as load_pretrained
 from keras_swd.rebuilding import strip as strip
 from keras_swd.rebuilding import with_regularizer as with_regularizer
 from keras_swd.regularizers.adaptive_sparsity import (
