@@ -4,10 +4,9 @@ python benchmarks/compare.py --data-dir DIR
 
 Runs what is missing of examples/compare_methods.py on two networks, cell by
 cell, in benchmarks/cells/compare, and writes the tables and the pictures of
-README.md and docs/compare.md from the cells. `--tables` runs nothing.
-`--processes 2` runs two cells at a time; on two cores, set
-TF_NUM_INTRAOP_THREADS=1. A method gets a row when it has all seeds at every
-sparsity.
+README.md and docs/compare.md from the cells of those seeds that have them all.
+`--tables` runs nothing. `--processes 2` runs two cells at a time; on two cores,
+set TF_NUM_INTRAOP_THREADS=1.
 """
 
 import argparse
@@ -61,19 +60,23 @@ def run(network, data_dir, processes):
 
 
 def read(network):
-    """The finished cells, as a comparison."""
+    """The cells of the seeds that have them all, as a comparison, or `None`."""
     from keras_swd.comparison.cells import Cell
     from keras_swd.comparison.result import Comparison
 
-    places = {method: place for place, method in enumerate(("dense", *METHODS))}
-    found = [
-        json.loads(p.read_text()) for p in (CELLS / network).glob("*.json")
-    ]
-    found.sort(key=lambda cell: (places[cell["method"]], cell["seed"]))
-    settings = found[0]["experiment"]["settings"] if found else {}
+    sparsities, _ = GRIDS[network]
     names = ("method", "sparsity", "seed", "numbers", "seconds", "warnings")
-    cells = [Cell(**{name: cell[name] for name in names}) for cell in found]
-    return Comparison("accuracy", settings, tuple(cells))
+    found, settings = {}, {}
+    for path in (CELLS / network).glob("*.json"):
+        cell = json.loads(path.read_text())
+        settings = cell["experiment"]["settings"]
+        key = cell["method"], cell["sparsity"], cell["seed"]
+        found[key] = Cell(**{name: cell[name] for name in names})
+    wanted = [("dense", 0.0)] + [(m, s) for m in METHODS for s in sparsities]
+    seeds = {seed for _, _, seed in found}
+    whole = [s for s in sorted(seeds) if all((*w, s) in found for w in wanted)]
+    cells = tuple(found[*w, seed] for w in wanted for seed in whole)
+    return Comparison("accuracy", settings, cells) if cells else None
 
 
 def table(network, comparison):
@@ -83,24 +86,19 @@ def table(network, comparison):
 
     def told(method, sparsity):
         row = rows[method, sparsity]
-        mean, deviation = 100 * row.mean, 100 * (row.deviation or 0.0)
-        best = max(rows[m, sparsity].mean for m in complete)
-        text = f"{mean:.2f} ± {deviation:.2f}"
-        return f"**{text}**" if row.mean == best and sparsity else text
+        text = f"{100 * row.mean:.2f}"
+        if row.deviation is not None:
+            text += f" ± {100 * row.deviation:.2f}"
+        best = max(rows[m, sparsity].mean for m in METHODS) if sparsity else 2.0
+        return f"**{text}**" if row.mean == best else text
 
-    def finished(method):
-        found = [rows.get((method, sparsity)) for sparsity in sparsities]
-        return all(row and row.seeds == SEEDS for row in found)
-
-    complete = [method for method in METHODS if finished(method)]
-    body = [[m, *(told(m, s) for s in sparsities)] for m in complete]
+    body = [[m, *(told(m, s) for s in sparsities)] for m in METHODS]
     head = ["method", *(f"{100 * s:g} %" for s in sparsities)]
-    dense = rows["dense", 0.0]
-    note = (
-        f"Without pruning: {100 * dense.mean:.2f} ± "
-        f"{100 * (dense.deviation or 0.0):.2f}."
+    seeds = rows["dense", 0.0].seeds
+    return (
+        f"{markdown(head, body)}\n\nWithout pruning: {told('dense', 0.0)}. "
+        f"Seeds: {seeds}."
     )
-    return f"{markdown(head, body)}\n\n{note}"
 
 
 def before_removal(comparison):
@@ -127,6 +125,8 @@ def main():
         if not args.tables:
             run(network, args.data_dir, args.processes)
         comparison = read(network)
+        if comparison is None:
+            continue
         bodies[f"comparison {network}"] = table(network, comparison)
         bodies[f"adaptive {network}"] = before_removal(comparison)
         _, lowest = GRIDS[network]
