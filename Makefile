@@ -19,7 +19,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-slow test-backends lint format lock clean
+.PHONY: help demo test test-fast test-slow test-backends lint format docs lock \
+	clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -55,6 +56,11 @@ format: $(DEV) ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+# Material announces its successor at length, whatever is built.
+docs: $(DEV) ## build the documentation in site/, warnings as errors
+	@echo "Building the documentation"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # A version such as 2.13.0+cpu names one build; the part after + is dropped.
 lock: $(DEV) $(BACKENDS) ## write the installed versions to constraints.txt
 	@echo "Writing constraints.txt"
@@ -67,9 +73,9 @@ lock: $(DEV) $(BACKENDS) ## write the installed versions to constraints.txt
 	@touch $(DEMO) $(DEV) $(BACKENDS)
 
 clean: ## delete what was built or cached; the environment stays
-	@rm -rf build dist *.egg-info keras_swd_demo
+	@rm -rf build dist site *.egg-info keras_swd_demo
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find keras_swd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find docs keras_swd tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing `venv` puts in place.
 $(BIN)/pip:

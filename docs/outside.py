@@ -1,0 +1,30 @@
+"""Brings into the site what lies outside of `docs/` in the repository."""
+
+import pathlib
+import posixpath
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+#: Files that become pages.
+PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+#: Pictures that pages show, by their path in the repository.
+PICTURES = "benchmarks/cells/**/*.png"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the files to those of the site."""
+    root = pathlib.Path(config.config_file_path).parent
+    pictures = (path.relative_to(root) for path in root.glob(PICTURES))
+    outside = PAGES | {path.as_posix(): path for path in pictures}
+    for uri, path in outside.items():
+        files.append(File.generated(config, uri, abs_src_path=root / path))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **kwargs) -> str:
+    """Lets a page find the pictures where they are in the site."""
+    up = posixpath.relpath(".", posixpath.dirname(page.file.src_uri) or ".")
+    return re.sub(r"\]\((\.\./)+benchmarks/", f"]({up}/benchmarks/", markdown)
