@@ -29,6 +29,7 @@ BLUE = (0.24, 0.54, 0.82)
 LEVEL = 1e-3
 #: Inches; the page shows a chart in about 350 pixels.
 WIDTH, HEIGHT = 3.7, 2.0
+LEFT, RIGHT, TOP, BOTTOM = 0.48, 0.12, 0.08, 0.42
 
 
 def lines(
@@ -119,8 +120,15 @@ def _figure(height: float, heights: Sequence[float]):
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height))
     FigureCanvasSVG(figure)
+    # All labels are short, and finding out how short takes a while.
+    figure.subplots_adjust(
+        left=LEFT / WIDTH,
+        right=1.0 - RIGHT / WIDTH,
+        bottom=BOTTOM / height,
+        top=1.0 - TOP / height,
+    )
     rows = figure.subplots(
         len(heights), 1, height_ratios=heights, squeeze=False
     )[:, 0]
