@@ -29,7 +29,7 @@ BLUE = (0.24, 0.54, 0.82)
 LEVEL = 1e-3
 #: Inches; the page shows a chart in about 350 pixels.
 WIDTH, HEIGHT = 3.7, 2.0
-LEFT, RIGHT, TOP, BOTTOM = 0.48, 0.12, 0.08, 0.42
+LEFT, RIGHT, TOP, BOTTOM = 0.56, 0.12, 0.08, 0.42
 
 
 def lines(
@@ -67,6 +67,8 @@ def lines(
         _logarithmic(axes)
     elif percent:
         _percent(axes)
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     _epochs(axes, first, len(next(iter(series.values()))))
     return _svg(figure)
 
