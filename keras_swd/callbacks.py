@@ -1,6 +1,7 @@
 """The callback that says how hard, and which weights, at every step."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -216,7 +217,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if not self._attached:
             self._attach()
         logs = {} if logs is None else logs
-        masks = self._masks or self._selection.masks()
+        masks = self._present_masks()
         logs["sparsity"] = share_masked(masks)
         logs["swd_strength"] = 0.0 if self._masks else self._strength
         logs["swd_threshold"] = (
@@ -258,6 +259,46 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"sparsity={self.sparsity})` and check the accuracy.",
                 stacklevel=2,
             )
+
+    def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """Returns the weights that are pruned and what removal leaves of them.
+
+        For callbacks that come after this one, from the end of the first epoch
+        on.
+
+        Returns:
+            List of pairs: a variable, and a boolean array of its shape, False
+            for what is removed or would be now.
+        """
+        self._up_to_date_model()
+        variables = [weight.variable for weight in self._prunable.weights]
+        return list(zip(variables, self._present_masks(), strict=True))
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what the present run goes by, as plain values.
+
+        They are the arguments, without `monitor_data`, as they are in force:
+        `schedule` is a list, usually of one, and empty where a method follows
+        a curve of its own.
+        """
+        serialize = keras.saving.serialize_keras_object
+        strengths = dict.fromkeys(
+            plan.strength
+            for plan in self._plans
+            if isinstance(plan.strength, Schedule)
+        )
+        return {
+            "sparsity": serialize(self.sparsity),
+            "schedule": [serialize(strength) for strength in strengths],
+            "allocation": serialize(self.allocation),
+            "total_steps": self._total,
+            "reallocations": self.reallocations,
+            "remove_at": self._remove_at,
+        }
+
+    def _present_masks(self) -> list[np.ndarray]:
+        """A mask for each weight, as removed, or as it would be now."""
+        return self._masks or self._selection.masks()
 
     def _up_to_date_model(self) -> keras.Model:
         """The model, its variables up to date.

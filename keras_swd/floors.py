@@ -1,6 +1,7 @@
 """The callback that removes weights while a metric stays above a floor."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -188,6 +189,25 @@ class FloorScheduler(keras.callbacks.Callback):
                 f"Received: floor={self.floor}.",
                 stacklevel=2,
             )
+
+    def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """Returns the weights that are pruned and where they are not zero.
+
+        Returns:
+            List of pairs: a variable, and a boolean array of its shape.
+        """
+        _ = self.model
+        return [(k.variable, k.values() != 0.0) for k in self._kernels]
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments, as plain values."""
+        return {
+            "floor": self.floor,
+            "monitor": self.monitor,
+            "share": self.share,
+            "strength": self.strength,
+            "sparsity": self.sparsity,
+        }
 
     def _restart(self, steps: int, holds: bool) -> None:
         """Lets the decay begin anew after so many steps of the run."""

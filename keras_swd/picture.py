@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-#: Decades, and bins in each, over which magnitudes are counted.
-LOWEST, HIGHEST, PER_DECADE = -12, 4, 8
+from keras_swd.magnitudes import HIGHEST, LOWEST, PER_DECADE
+
 #: Characters of a kernel's path.
 LABEL = 44
 

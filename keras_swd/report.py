@@ -15,8 +15,9 @@ from keras import ops
 
 from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_png, write_whole
+from keras_swd.magnitudes import count_magnitudes
 from keras_swd.operations import kernel_uses
-from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE, draw
+from keras_swd.picture import draw
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.skipping import reason_to_skip, reasons_to_stay
@@ -303,7 +304,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 and variable.trainable
                 and id(variable) not in staying,
                 skipped=None if zeros else reason_to_skip(variable, staying),
-                magnitudes=_magnitudes(values),
+                magnitudes=count_magnitudes(values),
                 **uses.get(id(variable), {}),
             )
         )
@@ -329,11 +330,3 @@ def _uses(model) -> dict[int, dict[str, int]]:
 def _sum(parts: Iterable[Totals]) -> Totals:
     parts = list(parts)
     return Totals(sum(p.size for p in parts), sum(p.zeros for p in parts))
-
-
-def _magnitudes(values: np.ndarray) -> tuple[int, ...]:
-    magnitudes = np.abs(values[(values != 0) & np.isfinite(values)])
-    decades = np.log10(magnitudes.astype("float64")) - LOWEST
-    last = PER_DECADE * (HIGHEST - LOWEST) - 1
-    bins = np.clip(np.floor(PER_DECADE * decades).astype(int), 0, last)
-    return tuple(np.bincount(bins, minlength=last + 1).tolist())

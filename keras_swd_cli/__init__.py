@@ -1,4 +1,4 @@
-"""The command line `keras-swd`: demo, inspect, export, explain.
+"""The command line `keras-swd`: demo, report, inspect, export, explain.
 
 Nothing heavy is imported up here, so that `--help` answers at once.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from keras_swd_cli.inputs import (
+    check_folder,
     check_input,
     check_output,
     in_one_line,
@@ -104,6 +105,38 @@ def demo(out: str, epochs: int, seed: int, json_path: str | None) -> None:
     result = run_demo(out, epochs=epochs, seed=seed)
     if json_path is not None:
         result.to_json(json_path)
+
+
+@main.command()
+@click.argument("run_dir")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="The .html file to write. Default: RUN_DIR/report.html.",
+)
+@click.option(
+    "--time",
+    "timed",
+    is_flag=True,
+    help="Also run the .tflite files to see how long they take.",
+)
+@one_line_errors
+def report(run_dir: str, out: str | None, timed: bool) -> None:
+    """Write what happened in a training run as one HTML page.
+
+    RUN_DIR is the folder that the callback PruningSummaries wrote, or that of
+    keras-swd demo. The page shows the metrics and the sparsity over the
+    epochs, the magnitudes of each kernel, the size of each .keras and .tflite
+    file in RUN_DIR, and all settings. It needs no network.
+    """
+    folder = check_folder(run_dir)
+    path = out or str(folder / "report.html")
+    check_output("--out", path, ".html")
+    start()
+    from keras_swd.run_report import write_page
+
+    write_page(folder, path, timed)
+    click.echo(f"Written to {path}.")
 
 
 @main.command()

@@ -77,6 +77,16 @@ def check_input(model: str, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def check_folder(folder: str) -> Path:
+    """Returns the path of a folder, or raises with what is wrong."""
+    path = Path(folder)
+    if not path.exists():
+        raise ValueError(f"{folder} does not exist.")
+    if not path.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder.")
+    return path
+
+
 def check_output(option: str, path: str | None, suffix: str = "") -> None:
     """Raises if a file cannot be written there: better now than later."""
     if path is None:

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import shutil
 
 import keras
 import numpy as np
@@ -11,6 +12,8 @@ from keras_swd import report
 from keras_swd.demo import run_demo, running, training
 from keras_swd.export.tflite.flatbuffer import stored_tensors
 from keras_swd.files import whole_folder
+from keras_swd.run_report import write_page
+from keras_swd.summaries.history import read_record
 
 pytestmark = pytest.mark.tensorflow
 
@@ -108,9 +111,37 @@ def test_the_output_fits_the_screen_and_names_the_files(finished):
         assert f"{row.bytes:,}" in line
     assert "residual" in output
     assert f"{REMOVED:,} of {KERNELS:,} kernel weights (95.00%)" in output
-    for name in running.FILES:
+    for name in ("model.keras", "model.tflite", "report.json", "sparsity.png"):
         assert name in output
     assert f"keras-swd inspect {folder / 'model.keras'}" in output
+
+
+def test_the_folder_makes_a_page_that_a_later_demo_replaces(finished, tmp_path):
+    folder, result, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    write_page(copy, copy / running.PAGE)
+    page = (copy / running.PAGE).read_text()
+    for row in result.rows:
+        assert row.name in page
+        assert f"{row.accuracy:.2%}".replace("%", " %") in page
+    for kernel in result.sparsity.kernels:
+        assert page.count(f"/{kernel.path}</th>") == 1
+        assert page.count(f"/{kernel.path}</h3>") == 1
+    size = (folder / "model.tflite").stat().st_size
+    assert f">{size:,}<" in page
+    with whole_folder(copy, (*running.FILES, running.PAGE)) as work:
+        (work / "model.keras").write_text("new")
+    assert [p.name for p in copy.iterdir()] == ["model.keras"]
+
+
+def test_the_record_is_that_of_the_pruned_run(finished):
+    folder, result, _ = finished
+    record = read_record(folder)
+    assert [epoch.epoch for epoch in record.epochs] == [0, 1]
+    assert record.settings["given"]["seed"] == 3
+    assert record.end["prunable"]["zeros"] == REMOVED
+    assert len(record.epochs[-1].kernels) == len(result.sparsity.kernels)
 
 
 def test_warnings_become_notes(finished):

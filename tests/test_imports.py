@@ -13,6 +13,7 @@ HEAVY = {
     "matplotlib",
     "sklearn",
     "spektral",
+    "tensorboard",
     "tensorflow",
     "tensorflow_datasets",
     "tensorflow_model_optimization",
@@ -48,7 +49,7 @@ def test_the_public_names_are_there():
         CoupledChannels Parameters Operations NetworkSlimming find_coupling
         shrink export graphs with_pruning PruningOptimizer AdaptiveSparsity
         IrrelevantWeights Lobster FloorScheduler MagnitudePruning
-        LearningRateRewinding renew_statistics compare
+        LearningRateRewinding renew_statistics compare PruningSummaries
     """.split()
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)

@@ -33,7 +33,16 @@ from keras_swd.report import sparsity_report
 SPARSITY = 0.95
 WEIGHT_DECAY = 1e-3
 EPOCHS = 40
-FILES = ("model.keras", "model.tflite", "report.json", "sparsity.png")
+FILES = (
+    "model.keras",
+    "model.tflite",
+    "pruning.json",
+    "report.json",
+    "sparsity.png",
+    "tensorboard",
+)
+#: What `keras-swd report` adds; a later demo replaces it too.
+PAGE = "report.html"
 
 
 def run_demo(
@@ -52,8 +61,8 @@ def run_demo(
     Args:
         folder: String or path of the folder to write: the pruned model as
             `model.keras` and `model.tflite`, `report.json` and
-            `sparsity.png`, all or none. An earlier demo's folder is replaced.
-            Defaults to `"keras_swd_demo"`.
+            `sparsity.png`, and what `PruningSummaries` writes, all or none. An
+            earlier demo's folder is replaced. Defaults to `"keras_swd_demo"`.
         epochs: Integer, of each run. Defaults to `40`.
         seed: Integer. Defaults to `0`.
         console: `rich.console.Console` to print to. Defaults to `None`, the
@@ -71,7 +80,10 @@ def run_demo(
 
     console = console or Console(highlight=False)
     _check_environment()
-    with whole_folder(folder, FILES) as work, _gathered_warnings() as notes:
+    with (
+        whole_folder(folder, (*FILES, PAGE)) as work,
+        _gathered_warnings() as notes,
+    ):
         result = _run(work, Path(folder), epochs, seed, console, notes)
     console.print(result.table(), highlight=False)
     for note in result.notes:
@@ -117,8 +129,17 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
         )
         before = BeforeRemoval()
         scheduler = keras_swd.PruningScheduler(SPARSITY, remove_at=1.0)
+        summaries = keras_swd.PruningSummaries(
+            work, scheduler, {"seed": seed, "batch_size": BATCH_SIZE}
+        )
         show = track("Selective decay", epochs)
-        fit(model, images, labels, epochs, [before, scheduler, show])
+        fit(
+            model,
+            images,
+            labels,
+            epochs,
+            [before, scheduler, summaries, show],
+        )
     pruned = plain(model)
 
     rows = [

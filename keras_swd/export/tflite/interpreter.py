@@ -25,7 +25,7 @@ class TFLiteFile:
     """
 
     def __init__(self, content: bytes, structure: Any, delegates: bool):
-        package = _litert()
+        package = litert()
         resolver = (
             package.OpResolverType.AUTO
             if delegates
@@ -106,12 +106,13 @@ class TFLiteFile:
         return results
 
 
-def _litert() -> Any:
+def litert() -> Any:
+    """Returns the module of LiteRT's interpreter, or says how to get it."""
     try:
         from ai_edge_litert import interpreter
     except ImportError as error:
         raise ImportError(
-            "Checking a TFLite file needs LiteRT: "
+            "Running a TFLite file needs LiteRT: "
             "pip install 'keras_swd[tflite]'."
         ) from error
     return interpreter

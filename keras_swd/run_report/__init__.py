@@ -1,0 +1,3 @@
+"""A run as a page: one HTML file that needs nothing else."""
+
+from keras_swd.run_report.page import write_page as write_page

@@ -1,0 +1,90 @@
+"""What a run goes by: its objects as configurations, and the versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swd.regularizers.base import pruning_regularizer
+
+
+def run_settings(
+    model: keras.Model, scheduler, params: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what a run goes by, as values that JSON takes.
+
+    Args:
+        model: The model that is trained.
+        scheduler: `PruningScheduler`, `FloorScheduler` or `None`.
+        params: Dictionary, the `params` of a callback.
+        given: Dictionary, what the user adds.
+
+    Returns:
+        Dictionary.
+    """
+    return {
+        "model": model.name,
+        "parameters": model.count_params(),
+        "epochs": params.get("epochs"),
+        "steps_per_epoch": params.get("steps"),
+        "optimizer": config(getattr(model, "optimizer", None)),
+        "scheduler": None
+        if scheduler is None
+        else {
+            "class_name": type(scheduler).__name__,
+            "config": scheduler.settings(),
+        },
+        "regularizers": _regularizers(model),
+        "given": given,
+        "versions": _versions(),
+    }
+
+
+def _regularizers(model: keras.Model) -> list[dict[str, Any]]:
+    """The regularizers that prune, and who carries an equal one."""
+    found: list[dict[str, Any]] = []
+    for variable in model.weights:
+        regularizer = pruning_regularizer(variable)
+        if regularizer is None:
+            continue
+        own = config(regularizer)
+        alike = [entry for entry in found if entry["regularizer"] == own]
+        if not alike:
+            found.append({"regularizer": own, "kernels": []})
+        (alike or found)[-1]["kernels"].append(variable.path)
+    return found
+
+
+def config(thing: Any) -> Any:
+    """Returns an object as Keras serializes it, or no more than its class.
+
+    A callback that only looks on must not end a run because an object of the
+    user's cannot be serialized.
+
+    Example:
+
+    >>> config(keras.regularizers.L2(0.5))["config"]
+    {'l2': 0.5}
+    """
+    try:
+        found = keras.saving.serialize_keras_object(thing)
+        return json.loads(json.dumps(found, default=str))
+    except (NotImplementedError, TypeError, ValueError):
+        return {"class_name": type(thing).__name__, "config": None}
+
+
+def _versions() -> dict[str, str]:
+    backend = keras.config.backend()
+    return {
+        "keras_swd": importlib.metadata.version("keras_swd"),
+        "keras": keras.__version__,
+        backend: importlib.metadata.version(backend),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
