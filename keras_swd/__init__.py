@@ -50,5 +50,7 @@ from keras_swd.schedules import Linear as Linear
 from keras_swd.schedules import Polynomial as Polynomial
 from keras_swd.shrinking import shrink as shrink
 from keras_swd.statistics import renew_statistics as renew_statistics
+from keras_swd.tradeoffs.checkpoint import ParetoCheckpoint as ParetoCheckpoint
+from keras_swd.tradeoffs.sensitivity import sensitivity as sensitivity
 
 __version__ = "0.1.0"
