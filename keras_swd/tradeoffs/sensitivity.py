@@ -121,7 +121,7 @@ class Sensitivity(Record):
         for sparsity in self.sparsities:
             share = f"{100 * sparsity:g}%"
             table.add_column(share, justify="right", no_wrap=True)
-        table.add_column(f"within {self.within:g}", justify="right")
+        table.add_column("target", justify="right", no_wrap=True)
         targets = self.targets
         for kernel in self.kernels:
             values = kernel.metrics[self.metric]
@@ -130,7 +130,9 @@ class Sensitivity(Record):
                 *(f"{value:.4f}" for value in values),
                 f"{100 * targets[kernel.path]:g}%",
             )
-        return "\n".join(plain_lines(table, width)).strip("\n")
+        lines = plain_lines(table, width)
+        lines.append(f" target: up to which at most {self.within:g} is lost")
+        return "\n".join(lines).strip("\n")
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws a map: a row for each kernel, a column for each sparsity.
