@@ -119,7 +119,6 @@ def small(regularizer=None):
         [
             keras.Input((20,)),
             layers.Dense(30, kernel_regularizer=regularizer),
-            layers.Dropout(0.1),
             layers.Dense(30, kernel_regularizer=regularizer),
         ]
     )
@@ -128,7 +127,7 @@ def small(regularizer=None):
 
 
 def train(model, *callbacks, epochs=3, **arguments):
-    # On PyTorch each evaluation draws from what shuffles the samples.
+    # On PyTorch each evaluation draws from the numbers that shuffle.
     model.fit(
         *data(),
         batch_size=16,
