@@ -12,6 +12,7 @@ from keras_swd.callbacks import PruningScheduler as PruningScheduler
 from keras_swd.comparison import compare as compare
 from keras_swd.coupling import find_coupling as find_coupling
 from keras_swd.criteria import Magnitude as Magnitude
+from keras_swd.export.sizes.limit import TFLiteBytes as TFLiteBytes
 from keras_swd.floors import FloorScheduler as FloorScheduler
 from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
@@ -51,5 +52,7 @@ from keras_swd.schedules import Polynomial as Polynomial
 from keras_swd.shrinking import shrink as shrink
 from keras_swd.statistics import renew_statistics as renew_statistics
 from keras_swd.summaries import PruningSummaries as PruningSummaries
+from keras_swd.tradeoffs.checkpoint import ParetoCheckpoint as ParetoCheckpoint
+from keras_swd.tradeoffs.sensitivity import sensitivity as sensitivity
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_swd.budgets import Budget
 from keras_swd.kernels import Choice, KernelWithPart
+from keras_swd.limits import Goal
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.part import OptimizerPart
 
@@ -42,7 +43,7 @@ class Aim:
 def find_aims(
     model: keras.Model,
     kernels: Sequence[KernelWithPart],
-    sparsity: float | Budget | None,
+    sparsity: Goal,
 ) -> list[Aim]:
     """Gives each part in the optimizer what it aims at.
 

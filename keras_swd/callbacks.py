@@ -9,9 +9,9 @@ import numpy as np
 from keras_swd import forecast
 from keras_swd.aims import Aim
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.budgets import Budget
 from keras_swd.choosing import selection
 from keras_swd.kernels import Choice
+from keras_swd.limits import Goal
 from keras_swd.masking import (
     apply_masks,
     check_finite,
@@ -70,9 +70,11 @@ class PruningScheduler(keras.callbacks.Callback):
         sparsity: Float in [0, 1), the fraction of the prunable units to
             remove: weights, or what the granularity makes of them. Or, for
             `CoupledChannels` and `AdaptiveSparsity`, a budget:
-            `Parameters(left=0.5)` or `Operations(left=0.5)`. Kernels whose
-            regularizer has a target of its own do not count. `None` if all
-            have. Defaults to `None`.
+            `Parameters(left=0.5)` or `Operations(left=0.5)`. Or, for single
+            weights and groups within a kernel, the size of the exported
+            file: `TFLiteBytes(50_000)`. Kernels whose regularizer has a
+            target of its own do not count. `None` if all have. Defaults to
+            `None`.
         schedule: A `Schedule`, the strength as a function of progress. Defaults
             to that of the method: for `SelectiveWeightDecay`
             `Exponential(0.1, 5e3, finish=0.8)`. `GReg1`, `GReg2` and
@@ -87,8 +89,9 @@ class PruningScheduler(keras.callbacks.Callback):
             selected units at zero: a tuple `(x, y)` or `(x, y, sample_weight)`,
             or a data set. Defaults to `None`.
         reallocations: Integer, how often in the run the allocation decides
-            anew how many units each kernel gives up; thresholds follow at
-            every step. `None` decides at every step too. Defaults to `100`.
+            anew how many units each kernel gives up, and all of them for a
+            file's size; thresholds follow at every step. `None` decides at
+            every step too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
             Defaults to the end, or to what the regularizer's method has.
@@ -123,7 +126,7 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def __init__(
         self,
-        sparsity: float | Budget | None = None,
+        sparsity: Goal = None,
         schedule: Schedule | None = None,
         allocation: Allocation | None = None,
         total_steps: int | None = None,

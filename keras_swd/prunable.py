@@ -13,6 +13,7 @@ from keras_swd.channels import ChannelWeight, find_channels
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
 from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
+from keras_swd.limits import Goal, SizeLimit
 from keras_swd.masking import all_finite
 from keras_swd.regularizers.base import (
     Controls,
@@ -34,7 +35,8 @@ class Prunable:
     Args:
         model: A built `keras.Model`.
         sparsity: Float in [0, 1), the share of units to remove of the sets
-            that have no target of their own; or a `Budget`; or None.
+            that have no target of their own; or a `Budget`, a `SizeLimit`
+            or None.
         allocation: An `Allocation`, how sets share the target.
 
     Raises:
@@ -44,7 +46,7 @@ class Prunable:
     def __init__(
         self,
         model: keras.Model,
-        sparsity: float | Budget | None,
+        sparsity: Goal,
         allocation: Allocation,
     ):
         _check_built(model)
@@ -243,6 +245,28 @@ class Prunable:
                     "smaller. Give its regularizer a `sparsity` of its own, "
                     "or `granularity=keras_swd.CoupledChannels()`."
                 )
+            if isinstance(self.sparsity, SizeLimit):
+                _check_limited(units, self.sparsity)
+
+
+def _check_limited(units: UnitSet, limit: SizeLimit) -> None:
+    """Raises a `ValueError` if these units cannot meet a size by trial."""
+    if units.regularizer.granularity.coupled:
+        raise ValueError(
+            f"Kernel {units.path!r} cannot meet the target {limit!r}: its "
+            "coupled channels are cut out after training, by `shrink`, which "
+            "the size does not foresee. Ask for a share of the model, as "
+            "`keras_swd.Parameters(left=0.5)`, or use another granularity."
+        )
+    if units.regularizer.part is not None and (
+        units.regularizer.sparsity is None
+    ):
+        raise ValueError(
+            f"Kernel {units.path!r} cannot meet the target {limit!r}: its "
+            "method pursues a share of the weights from the first step on. "
+            "Pass `sparsity` as a number; `keras_swd.export.plan_sizes(model)` "
+            "tells the size for each."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,23 @@ def strip(model: keras.Model) -> keras.Model:
     return _rebuild(model, without_pruning, plain=True)
 
 
+def plain_copy(model: keras.Model) -> keras.Model:
+    """Returns the same model as `strip` does, but not compiled.
+
+    What it saves holds its weights alone, and nothing of an optimizer.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A new `keras.Model`.
+
+    Raises:
+        ValueError: If the model cannot be built again from its configuration.
+    """
+    return _rebuild(model, without_pruning, plain=True, compiled=False)
+
+
 def with_regularizer(
     model: keras.Model,
     regularizer: PruningRegularizer,
@@ -94,13 +111,7 @@ def with_regularizer(
             "keras_swd.SelectiveWeightDecay(). "
             f"Received: regularizer={regularizer!r}."
         )
-    alone = isinstance(exclude, (str, keras.layers.Layer))
-    exclude = [exclude] if alone else list(exclude)
-    trails = {id(layer): trail for layer, trail in _walk(model)}
-    excluded = {
-        e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
-        for e in exclude
-    }
+    excluded, names = _read_excluded(model, exclude)
     arguments = _arguments_for(regularizer)
     config = keras.saving.serialize_keras_object(regularizer)
     seen: set[str] = set()
@@ -133,9 +144,57 @@ def with_regularizer(
                 changed = True
         return edited
 
-    names = {e for e in exclude if isinstance(e, str)}
     whole = model.get_config()
     twin = _rebuild(model, lambda _: edit(whole))
+    _check_excluded(model, excluded, seen)
+    if not changed:
+        raise ValueError(
+            f"No layer of model {model.name!r} takes `{arguments[0]}` through "
+            f"its configuration. {_remedy(arguments)}"
+        )
+    return twin
+
+
+def excluded_layers(
+    model: keras.Model, exclude: Iterable[str | keras.layers.Layer]
+) -> list[keras.layers.Layer]:
+    """Returns the layers that an argument `exclude` means.
+
+    Args:
+        model: A built model.
+        exclude: As in `with_regularizer`.
+
+    Returns:
+        List of layers, at any depth; one within another may be missing.
+
+    Raises:
+        ValueError: If `exclude` names no layer.
+    """
+    excluded, names = _read_excluded(model, exclude)
+    walked = list(_walk(model))
+    seen = {name for layer, trail in walked for name in (layer.name, trail)}
+    _check_excluded(model, excluded, seen)
+    return [
+        layer
+        for layer, trail in walked
+        if trail in excluded or layer.name in names
+    ]
+
+
+def _read_excluded(model, exclude) -> tuple[set[str], set[str]]:
+    """The paths of the layers to leave alone, and the names that were given."""
+    alone = isinstance(exclude, (str, keras.layers.Layer))
+    exclude = [exclude] if alone else list(exclude)
+    trails = {id(layer): trail for layer, trail in _walk(model)}
+    excluded = {
+        e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
+        for e in exclude
+    }
+    return excluded, {e for e in exclude if isinstance(e, str)}
+
+
+def _check_excluded(model, excluded: set[str], seen: set[str]) -> None:
+    """Raises a `ValueError` if the model lacks one of these layers."""
     for name in sorted(excluded - seen):
         close = difflib.get_close_matches(name, seen, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -143,12 +202,6 @@ def with_regularizer(
             f"Argument `exclude` names {name!r}, but model {model.name!r} has "
             f"no such layer.{hint} Received: exclude={sorted(excluded)}."
         )
-    if not changed:
-        raise ValueError(
-            f"No layer of model {model.name!r} takes `{arguments[0]}` through "
-            f"its configuration. {_remedy(arguments)}"
-        )
-    return twin
 
 
 def _arguments_for(regularizer: PruningRegularizer) -> tuple[str, ...]:
@@ -211,6 +264,7 @@ def _rebuild(
     model: keras.Model,
     edit: Callable,
     plain: bool = False,
+    compiled: bool = True,
 ) -> keras.Model:
     """Builds a model again from its edited configuration, weights kept.
 
@@ -235,7 +289,7 @@ def _rebuild(
             ) from error
         if plain:
             _detach(twin)
-    if model.compiled:
+    if compiled and model.compiled:
         compile_alike(twin, model, plain)
     twin.set_weights(model.get_weights())
     return twin

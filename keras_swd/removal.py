@@ -1,13 +1,15 @@
 """Setting the lowest units to exactly zero."""
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.budgets import Budget
+from keras_swd.host import read
+from keras_swd.limits import Goal
 from keras_swd.masking import Weight, apply_masks, check_finite
 from keras_swd.prunable import Prunable
 from keras_swd.target import check_goal
@@ -15,7 +17,7 @@ from keras_swd.target import check_goal
 
 def remove(
     model: keras.Model,
-    sparsity: float | Budget | None = None,
+    sparsity: Goal = None,
     allocation: Allocation | None = None,
 ) -> dict[str, int]:
     """Sets the lowest units of the prunable kernels to exactly zero, in place.
@@ -28,7 +30,8 @@ def remove(
         model: A built `keras.Model` whose kernels carry a pruning regularizer.
         sparsity: Float in [0, 1), the target of the kernels that have none of
             their own, or a budget for coupled channels, as
-            `Parameters(left=0.5)`. May be `None` if all have their own.
+            `Parameters(left=0.5)`, or the size of the file, as
+            `TFLiteBytes(50_000)`. May be `None` if all have their own.
             Defaults to `None`.
         allocation: How kernels share the target. Defaults to `LAMP()`, as in
             `PruningScheduler`.
@@ -61,6 +64,31 @@ def remove(
     }
 
 
+@contextlib.contextmanager
+def removed_for_a_moment(
+    weights: Sequence[Weight], masks: Sequence[np.ndarray]
+) -> Iterator[None]:
+    """Sets the masked entries to zero, and back whatever happens meanwhile.
+
+    Args:
+        weights: The weights to prune.
+        masks: Boolean arrays of the weights' shapes, False where to remove.
+
+    Yields:
+        None.
+    """
+    kept: list[tuple[keras.Variable, np.ndarray]] = []
+    try:
+        for weight, mask in zip(weights, masks, strict=True):
+            if not mask.all():
+                kept.append((weight.variable, weight.values().copy()))
+                weight.variable.assign(weight.masked(mask))
+        yield
+    finally:
+        for variable, values in kept:
+            variable.assign(values)
+
+
 def metrics_if_removed(
     model: keras.Model,
     weights: Sequence[Weight],
@@ -68,6 +96,9 @@ def metrics_if_removed(
     data,
 ) -> dict[str, float]:
     """Evaluates a model with the masked entries at zero for a moment.
+
+    Weights and the state of metrics are as before then, also where the
+    evaluation raises an exception.
 
     Args:
         model: A compiled `keras.Model`.
@@ -82,14 +113,21 @@ def metrics_if_removed(
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    kept = [weight.values().copy() for weight in weights]
-    for weight, mask in zip(weights, masks, strict=True):
-        weight.variable.assign(weight.masked(mask))
-    try:
+    with _metrics_kept(model), removed_for_a_moment(weights, masks):
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
-    finally:
-        for weight, values in zip(weights, kept, strict=True):
-            weight.variable.assign(values)
     return {f"{name}_if_removed": value for name, value in metrics.items()}
+
+
+@contextlib.contextmanager
+def _metrics_kept(model: keras.Model) -> Iterator[None]:
+    """Lets metrics go on counting from where they were."""
+    kept = [(v, read(v).copy()) for v in model.metrics_variables]
+    try:
+        yield
+    finally:
+        # Those that the first evaluation makes start from nothing.
+        model.reset_metrics()
+        for variable, values in kept:
+            variable.assign(values)

@@ -10,15 +10,17 @@ from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, PrunedChannels
 from keras_swd.granularity import CoupledChannels
 from keras_swd.kernels import Kernel
+from keras_swd.limits import Goal, SizeLimit, least_share
+from keras_swd.masking import all_finite
 from keras_swd.selection import check_sparsity, lowest_units
 
 #: Units that are ranked among themselves.
 UnitSet = Kernel | ChannelSet
 
 
-def check_goal(sparsity) -> float | Budget | None:
+def check_goal(sparsity) -> Goal:
     """Returns a target as it is meant, or raises if it is none."""
-    if sparsity is None or isinstance(sparsity, Budget):
+    if sparsity is None or isinstance(sparsity, Budget | SizeLimit):
         return sparsity
     return check_sparsity(sparsity)
 
@@ -31,11 +33,12 @@ class Target:
         kernels: List of `Kernel`, its units that are kernels' own.
         channels: `PrunedChannels`, its coupled channels.
         sparsity: Float in [0, 1), the share of units to remove of the sets
-            that have no target of their own; or a `Budget`; or None.
+            that have no target of their own; or a `Budget`, a `SizeLimit`
+            or None.
         allocation: An `Allocation`, how sets share it.
 
     Raises:
-        ValueError: If a budget cannot be met.
+        ValueError: If a budget or limit cannot be met.
     """
 
     def __init__(
@@ -43,13 +46,17 @@ class Target:
         model: keras.Model,
         kernels: Sequence[Kernel],
         channels: PrunedChannels,
-        sparsity: float | Budget | None,
+        sparsity: Goal,
         allocation: Allocation,
     ):
         self.sets: list[UnitSet] = [*kernels, *channels.sets]
         self.sparsity = sparsity
         self.allocation = allocation
+        self._model, self._kernels = model, kernels
+        self._found: float | None = None
         self._channels = sum(s.size for s in channels.sets)
+        if isinstance(sparsity, SizeLimit):
+            self.counts()
         if not isinstance(sparsity, Budget):
             return
         if channels.sets:
@@ -70,6 +77,7 @@ class Target:
         and method in the optimizer among themselves: units of different kinds
         cannot be ranked together.
         Sets of coupled channels with the same target of their own share that.
+        A limit is met by the least share of units that is found for it now.
 
         Args:
             share: Float in (0, 1], the part of each target that is meant.
@@ -78,11 +86,38 @@ class Target:
         Returns:
             List of integers, one per set.
         """
+        if isinstance(self.sparsity, SizeLimit):
+            return self._counts(self._share_for(self.sparsity), share)
+        return self._counts(self.sparsity, share)
+
+    def _share_for(self, limit: SizeLimit) -> float:
+        """The share of units to remove for the model to meet a limit."""
+        # What diverged has no lowest units; removal will refuse it.
+        if self._found is not None and not all_finite(self._kernels):
+            return self._found
+        measure = limit.measure(self._model)
+
+        def size(sparsity: float) -> int:
+            counts = self._counts(sparsity, 1.0)
+            return measure(
+                {
+                    id(kernel.variable): kernel.masked(kernel.mask(count))
+                    for kernel, count in zip(self._kernels, counts, strict=True)
+                }
+            )
+
+        self._found = least_share(size, limit, self._found)
+        return self._found
+
+    def _counts(
+        self, sparsity: float | Budget | None, share: float
+    ) -> list[int]:
+        """How many units each set gives up for a target, or a part of it."""
         pools: dict[tuple, list[int]] = {}
         for i, units in enumerate(self.sets):
             own = units.regularizer.sparsity
             granularity = units.regularizer.granularity
-            target = self.sparsity if own is None else own
+            target = sparsity if own is None else own
             if isinstance(granularity, CoupledChannels):
                 # Where the regularizer is placed makes no other units.
                 granularity = CoupledChannels(may_empty=granularity.may_empty)

@@ -1,0 +1,1 @@
+"""What sparsity costs, to choose a target by."""

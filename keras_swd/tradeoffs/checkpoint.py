@@ -1,0 +1,241 @@
+"""The callback that keeps the front of metric and size over a run."""
+
+import dataclasses
+import itertools
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swd.allocation import LAMP, Allocation
+from keras_swd.export.sizes.kind import FileKind
+from keras_swd.masking import Weight, all_finite
+from keras_swd.prunable import Prunable
+from keras_swd.rebuilding import plain_copy
+from keras_swd.removal import metrics_if_removed, removed_for_a_moment
+from keras_swd.selection import check_sparsity
+from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
+from keras_swd.tradeoffs.metric import check_measurable, find_metric
+
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+#: The name of the file that tells the front.
+FRONT = "front.json"
+
+
+class ParetoCheckpoint(keras.callbacks.Callback):
+    """Keeps each model of a run that no other beats in metric and size.
+
+    At the end of each epoch, and for each of a few sparsities, it sets the
+    lowest weights of the kernels that carry a pruning regularizer to zero,
+    evaluates the model, foresees the bytes of the file that `export.to_tflite`
+    would write, and gives the weights their values back. A model that is
+    better than each one kept of its size or below is saved, and those that it
+    beats are deleted. Sizes within 2 percent count as equal, for they are
+    foreseen no finer. So the folder holds the choice between small and good,
+    whatever target the run itself pursues.
+
+    Models are saved without any trace of this library or of the optimizer,
+    zeros in place, ready to export; `compile` them to evaluate. `front.json`
+    in the folder tells them; a run that finds it there goes on with it, so
+    that a resumed run, or another one, adds to the same front.
+
+    Args:
+        folder: String or path; made if it does not exist.
+        data: What to evaluate on: a tuple `(x, y)` or `(x, y,
+            sample_weight)`, or a data set.
+        sparsities: Iterable of floats in [0, 1), the shares of units to
+            remove, each of which takes an evaluation at each epoch's end.
+            Kernels whose regularizer has a target of its own keep to that.
+            Defaults to `(0.5, 0.8, 0.9, 0.95)`.
+        metric: String, the metric that counts. Defaults to `None`, the first
+            that the model is compiled with, or else the loss.
+        mode: `"max"` if more of it is better, `"min"` if less, `"auto"` for
+            what Keras knows of it. Defaults to `"auto"`.
+        quantization: `None` for a float32 file, or `"int8"`. Defaults to
+            `None`.
+        gzip: Boolean, whether the bytes after gzip count, as they must for
+            int8. Defaults to `False`.
+        allocation: An `Allocation`, how kernels share a sparsity. Defaults to
+            `LAMP()`, as in `PruningScheduler`.
+
+    Raises:
+        ValueError: If an argument does not fit; at the start of `fit`, if no
+            kernel is prunable, units are coupled channels, or the folder
+            tells a front of another kind.
+
+    Example:
+
+    >>> import tempfile
+    >>> swd = keras_swd.SelectiveWeightDecay()
+    >>> layer = keras.layers.Dense(50, kernel_regularizer=swd)
+    >>> model = keras.Sequential([keras.Input((40,)), layer])
+    >>> model.compile(loss="mse", metrics=["mae"])
+    >>> x, y = np.ones((8, 40)), np.ones((8, 50))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = ParetoCheckpoint(folder, (x, y), [0.5, 0.9])
+    ...     _ = model.fit(x, y, verbose=0, callbacks=[checkpoint])
+    ...     best = checkpoint.load(checkpoint.front.points[-1])
+    >>> [point.sparsity for point in checkpoint.front.points]
+    [0.9, 0.5]
+    >>> int(np.count_nonzero(best.get_weights()[0]))
+    1000
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        data: Any,
+        sparsities: Iterable[float] = SPARSITIES,
+        metric: str | None = None,
+        mode: str = "auto",
+        quantization: str | None = None,
+        gzip: bool = False,
+        allocation: Allocation | None = None,
+    ):
+        super().__init__()
+        self.folder = Path(folder)
+        if not self.folder.parent.is_dir() or self.folder.is_file():
+            raise ValueError(
+                "Argument `folder` must name a folder within an existing one. "
+                f"Received: folder={str(folder)!r}."
+            )
+        self.data = data
+        self.sparsities = sorted({check_sparsity(s) for s in sparsities})
+        if not self.sparsities:
+            raise ValueError(
+                "Argument `sparsities` must hold fractions in [0, 1). "
+                f"Received: sparsities={sparsities!r}."
+            )
+        self.metric = metric
+        self.mode = mode
+        self.kind = FileKind(quantization, gzip)
+        self.allocation = allocation or LAMP()
+        #: The `ParetoFront` so far; None before the first epoch has ended.
+        self.front: ParetoFront | None = None
+
+    def load(self, point: ParetoPoint) -> keras.Model:
+        """Returns the model of a point of the front.
+
+        Args:
+            point: `ParetoPoint`, one of `front.points`.
+
+        Returns:
+            A `keras.Model`.
+        """
+        return keras.saving.load_model(self.folder / point.file)
+
+    def on_train_begin(self, logs=None):
+        """Checks all that can be checked, and reads an earlier front."""
+        model = self.model
+        check_measurable(model, self.data, self.mode)
+        self.front = None
+        self._plain: keras.Model | None = None
+        if model.built:
+            self._prunable(model, self.sparsities[0])
+            self.kind.predictor(model)
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / FRONT
+        if path.exists():
+            self.front = ParetoFront.read(path)
+            there = [
+                point
+                for point in self.front.points
+                if (self.folder / point.file).exists()
+            ]
+            self.front = dataclasses.replace(self.front, points=tuple(there))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluates at each sparsity, and keeps what is not beaten."""
+        model = self.model
+        before = front = self.front
+        files = {p.file for p in before.points} if before is not None else set()
+        for sparsity in self.sparsities:
+            prunable = self._prunable(model, sparsity)
+            weights = prunable.weights
+            if not all_finite(weights):
+                break
+            masks = prunable.masks(prunable.choose(prunable.counts()))
+            values = metrics_if_removed(model, weights, masks, self.data)
+            front = self._front_of(values)
+            point = ParetoPoint(
+                epoch=epoch + 1,
+                sparsity=sparsity,
+                value=float(values[f"{front.metric}_if_removed"]),
+                bytes=self._foreseen(weights, masks),
+                file=self._free_name(
+                    f"epoch-{epoch + 1:04d}-zeros-{sparsity:g}"
+                ),
+            )
+            if front.takes(point):
+                with removed_for_a_moment(weights, masks):
+                    self._save(point)
+                files.add(point.file)
+                self.front = front = front.with_points([point])
+        if front is None or front == before:
+            return
+        front.to_json(self.folder / FRONT)
+        for file in files - {point.file for point in front.points}:
+            (self.folder / file).unlink(missing_ok=True)
+
+    def _foreseen(
+        self, weights: Sequence[Weight], masks: Sequence[np.ndarray]
+    ) -> int:
+        """The bytes of the file with these entries at zero."""
+        masked = {
+            id(weight.variable): weight.masked(mask)
+            for weight, mask in zip(weights, masks, strict=True)
+        }
+        return self.kind.predictor(self.model)(masked)
+
+    def _front_of(self, values: dict[str, float]) -> ParetoFront:
+        """The front so far, of the metric that counts."""
+        known = [name.removesuffix("_if_removed") for name in values]
+        metric, mode = find_metric(self.model, known, self.metric, self.mode)
+        new = ParetoFront(metric, mode, self.kind.name)
+        front = self.front or new
+        if dataclasses.replace(front, points=()) == new:
+            return front
+        raise ValueError(
+            f"Argument `folder` tells a front of {front.metric!r} "
+            f"({front.mode}) and the {front.file}, and this run makes one of "
+            f"{metric!r} ({mode}) and the {new.file}. Name another folder. "
+            f"Received: folder={str(self.folder)!r}."
+        )
+
+    def _prunable(self, model: keras.Model, sparsity: float) -> Prunable:
+        """What is pruned, if its size can be foreseen."""
+        prunable = Prunable(model, sparsity, self.allocation)
+        for units in prunable.sets:
+            if units.regularizer.granularity.coupled:
+                raise ValueError(
+                    f"Kernel {units.path!r} has coupled channels, which are "
+                    "cut out after training, by `shrink`; the size does not "
+                    "foresee that. Use another granularity, or no "
+                    "`ParetoCheckpoint`."
+                )
+        return prunable
+
+    def _save(self, point: ParetoPoint) -> None:
+        """Writes a plain copy of the model, whole or not at all."""
+        if self._plain is None:
+            self._plain = plain_copy(self.model)
+        self._plain.set_weights(self.model.get_weights())
+        target = self.folder / point.file
+        temporary = target.with_name(f".{secrets.token_hex(8)}.keras")
+        try:
+            self._plain.save(temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _free_name(self, stem: str) -> str:
+        """The name of a file that no model of another run has."""
+        for number in itertools.count(1):
+            name = f"{stem}.keras" if number == 1 else f"{stem}-{number}.keras"
+            if not (self.folder / name).exists():
+                break
+        return name

@@ -1,0 +1,85 @@
+"""Which metric is given up for zeros, and which way it is better."""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import keras
+
+MODES = ("auto", "max", "min")
+
+
+def check_measurable(model: keras.Model, data: Any, mode: str) -> None:
+    """Raises a `ValueError` if a model cannot be evaluated again and again.
+
+    Args:
+        model: A built model.
+        data: The argument `data` of a public function.
+        mode: Its argument `mode`.
+    """
+    if not model.compiled:
+        raise ValueError(
+            f"Model {model.name!r} is not compiled, so it has no metrics. Call "
+            "`model.compile(loss=..., metrics=[...])` first."
+        )
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "Argument `data` is gone through many times, which an iterator "
+            "cannot be. Pass arrays, as `(x, y)`, or a data set. "
+            f"Received: data={data!r}."
+        )
+    if mode not in MODES:
+        raise ValueError(
+            "Argument `mode` must be 'auto', 'max' or 'min'. "
+            f"Received: mode={mode!r}."
+        )
+
+
+def find_metric(
+    model: keras.Model, known: Collection[str], metric: str | None, mode: str
+) -> tuple[str, str]:
+    """Returns the name of the metric that counts, and its mode.
+
+    Args:
+        model: A compiled model that was evaluated before.
+        known: The names that its evaluation gives.
+        metric: The argument `metric` of a public function. None means the
+            first that is not the loss.
+        mode: `"max"`, `"min"`, or `"auto"` for what Keras says of the metric.
+
+    Returns:
+        Tuple of two strings, the latter `"max"` or `"min"`.
+
+    Raises:
+        ValueError: If there is no such metric, or Keras does not say.
+    """
+    if metric is None:
+        metric = next((name for name in known if name != "loss"), "loss")
+    if metric not in known:
+        raise ValueError(
+            f"Argument `metric` must be one of {sorted(known)}, which the "
+            f"model is compiled with. Received: metric={metric!r}."
+        )
+    if mode != "auto":
+        return metric, mode
+    direction = "down" if metric == "loss" else _direction(model, metric)
+    if direction not in ("up", "down"):
+        raise ValueError(
+            f"Keras does not say whether more or less of {metric!r} is "
+            "better. Pass `mode='max'` or `mode='min'`. "
+            "Received: mode='auto'."
+        )
+    return metric, "max" if direction == "up" else "min"
+
+
+def gain(mode: str, value: float) -> float:
+    """Returns a value of a metric as a number of which more is better."""
+    return value if mode == "max" else -value
+
+
+def _direction(model: keras.Model, metric: str) -> str | None:
+    """What Keras says of a metric, as its own callbacks ask it."""
+    for member in model.metrics:
+        for one in getattr(member, "metrics", [member]):
+            if one.name == metric:
+                return getattr(one, "_direction", None)
+    return None

@@ -1,0 +1,280 @@
+"""What the zeros of each kernel cost, and that nothing else changes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_swd
+from keras_swd import SelectiveWeightDecay, sensitivity
+from keras_swd.tradeoffs.sensitivity import KernelSensitivity, Sensitivity
+
+layers = keras.layers
+
+# Every entry of a product that is lost is seen: y = diag · w on unit vectors.
+DIAGONAL = np.array([4.0, 3.0, 2.0, 1.0], "float32")
+WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0], "float32")
+DATA = np.eye(4, dtype="float32"), (DIAGONAL * WEIGHTS)[:, None]
+
+
+def known(regularizer=None, second=None):
+    """A network of which it can be computed by hand what zeros cost."""
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(4, use_bias=False, kernel_regularizer=regularizer),
+            layers.Dense(1, use_bias=False, kernel_regularizer=second),
+        ],
+        name="known",
+    )
+    model.set_weights([np.diag(DIAGONAL), WEIGHTS[:, None]])
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    return model
+
+
+def state(model):
+    """All that training goes on from."""
+    variables = [
+        *model.variables,
+        *model.optimizer.variables,
+        *model.metrics_variables,
+    ]
+    values = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    flags = [v.trainable for v in model.weights]
+    return values, flags
+
+
+def assert_same(before, after):
+    assert before[1] == after[1]
+    assert len(before[0]) == len(after[0])
+    for one, other in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Values ----------------------------------------------------------------------
+
+
+def test_what_zeros_cost_is_what_is_computed_by_hand():
+    # Of 16 entries of the first kernel 12 are zero; the 13th is 1 and the
+    # 14th 2. Of the second kernel's 4 the smallest two are 1 and 2.
+    report = sensitivity(known(), DATA, [0.75, 14 / 16], within=0.5)
+    assert report.metric == "mae"
+    assert report.mode == "min"
+    assert report.before["mae"] == pytest.approx(0.0)
+    first, second = report.kernels
+    assert (first.units, second.units) == (16, 4)
+    assert first.metrics["mae"] == pytest.approx((0.0, (4 + 6) / 4))
+    lost = np.array([4.0, 6.0, 6.0])
+    assert second.metrics["mae"] == pytest.approx(
+        (lost.sum() / 4, (lost.sum() + 4) / 4)
+    )
+    assert second.metrics["loss"][0] == pytest.approx(np.sum(lost**2) / 4)
+    assert list(report.targets.values()) == [0.75, 0.0]
+
+
+def test_granularity_and_criterion_are_those_of_the_regularizer():
+    rows = keras_swd.Channel(axis=0)
+    swd = SelectiveWeightDecay(granularity=rows)
+    report = sensitivity(known(swd), DATA, [0.5])
+    # What carries no regularizer is not pruned, and not measured.
+    (kernel,) = report.kernels
+    assert kernel.units == 4
+    assert kernel.metrics["mae"] == pytest.approx(((4 + 6) / 4,))
+
+
+def test_coupled_channels_go_in_all_their_weights():
+    coupled = SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = keras_swd.with_regularizer(known(), coupled)
+    (channels,) = sensitivity(model, DATA, [0.25]).kernels
+    assert channels.units == 4
+    assert channels.metrics["mae"] == pytest.approx((1.0,))
+
+
+@pytest.mark.parametrize("build", [known, lambda: known("l2", "l2")])
+def test_layers_can_be_left_out(build):
+    model = build()
+    first, second = model.layers
+    (kernel,) = sensitivity(model, DATA, [0.5], exclude=[first.name]).kernels
+    assert kernel.path == second.kernel.path
+    (kernel,) = sensitivity(model, DATA, [0.5], exclude=second).kernels
+    assert kernel.path == first.kernel.path
+
+
+def test_a_subclassed_model_and_every_kind_of_kernel_are_measured():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.convolution = layers.SeparableConv1D(3, 2)
+            self.memory = layers.SimpleRNN(2)
+
+        def call(self, inputs):
+            return self.memory(self.convolution(inputs))
+
+    model = Net()
+    model.compile(loss="mse")
+    data = np.ones((2, 5, 2)), np.ones((2, 2))
+    model.evaluate(*data, verbose=0)
+    report = sensitivity(model, data, [0.5])
+    assert report.metric == "loss"
+    names = [kernel.path.split("/")[-1] for kernel in report.kernels]
+    assert sorted(names) == [
+        "depthwise_kernel",
+        "kernel",
+        "pointwise_kernel",
+        "recurrent_kernel",
+    ]
+
+
+def test_targets_prune_each_layer_as_far_as_they_say():
+    model = known(SelectiveWeightDecay(), SelectiveWeightDecay())
+    report = sensitivity(model, DATA, [0.5, 0.75], within=1.5)
+    for layer in model.layers:
+        target = report.targets[layer.kernel.path]
+        layer.kernel_regularizer.sparsity = target
+    assert list(keras_swd.remove(model).values()) == [12, 0]
+
+
+def test_a_target_ends_where_the_first_point_loses_too_much():
+    curve = KernelSensitivity("k", 9, {"a": (0.895, 0.88, 0.9, np.nan)})
+    report = Sensitivity(
+        "m", "a", "max", 0.01, (0.2, 0.4, 0.6, 0.8), {"a": 0.9}, (curve,)
+    )
+    assert report.targets == {"k": 0.2}
+    assert report.lost(curve)[:3] == pytest.approx((0.005, 0.02, 0.0))
+
+
+# Nothing else changes --------------------------------------------------------
+
+
+def trained():
+    model = known()
+    model.fit(*DATA, epochs=2, verbose=0, shuffle=False)
+    return model
+
+
+def test_training_goes_on_as_if_nothing_had_been_measured():
+    model, twin = trained(), trained()
+    before = state(model)
+    sensitivity(model, DATA, [0.5, 0.9])
+    assert_same(before, state(model))
+    for one in (model, twin):
+        one.fit(*DATA, epochs=2, verbose=0, shuffle=False)
+    np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
+
+
+def test_an_evaluation_that_raises_leaves_all_as_it_was(monkeypatch):
+    model = trained()
+    model.layers[1].trainable = False
+    before = state(model)
+    evaluate, calls = model.evaluate, []
+
+    def fail_late(*args, **kwargs):
+        calls.append(np.count_nonzero(model.get_weights()[0]))
+        result = evaluate(*args, **kwargs)
+        if len(calls) == 3:
+            raise RuntimeError("no more data")
+        return result
+
+    monkeypatch.setattr(model, "evaluate", fail_late)
+    with pytest.raises(RuntimeError, match="no more data"):
+        sensitivity(model, DATA, [0.5, 0.99])
+    # It did raise while weights were at zero.
+    assert calls[2] == 0 < calls[0]
+    assert_same(before, state(model))
+
+
+def test_a_weight_that_cannot_be_zeroed_leaves_the_others_as_they_were(
+    monkeypatch,
+):
+    coupled = SelectiveWeightDecay(
+        granularity=keras_swd.CoupledChannels(kernels=True)
+    )
+    model = keras_swd.with_regularizer(known(), coupled)
+    before = [w.copy() for w in model.get_weights()]
+    weight = keras_swd.channels.ChannelWeight
+    masked, calls = weight.masked, []
+
+    def fail_second(self, mask):
+        calls.append(self)
+        if len(calls) == 2:
+            raise MemoryError
+        return masked(self, mask)
+
+    monkeypatch.setattr(weight, "masked", fail_second)
+    with pytest.raises(MemoryError):
+        sensitivity(model, DATA, [0.5])
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# The record ------------------------------------------------------------------
+
+
+def test_it_is_a_table_json_and_a_picture(tmp_path):
+    report = sensitivity(known(), DATA, [0.5, 0.75])
+    text = str(report)
+    assert "mae of 'known' with zeros in one kernel" in text
+    assert "75%" in text
+    assert max(map(len, text.splitlines())) <= 88
+    assert json.loads(report.to_json()) == json.loads(
+        json.dumps(report.to_dict())
+    )
+    assert report.to_dict()["targets"] == report.targets
+    report.plot(tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"must end in '\.png'"):
+        report.plot(tmp_path / "map.pdf")
+
+
+# Errors ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sparsities": []}, "Argument `sparsities` must hold"),
+        ({"sparsities": [1.0]}, "Received: sparsity=1.0"),
+        ({"metric": "auc"}, r"one of \['loss', 'mae'\].*metric='auc'"),
+        ({"mode": "up"}, "Received: mode='up'"),
+        ({"within": -0.1}, "Received: within=-0.1"),
+        ({"exclude": ["head"]}, "Argument `exclude` names 'head'"),
+        ({"data": iter([DATA])}, "which an iterator cannot be"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        sensitivity(known(), **{"data": DATA, **arguments})
+
+
+def test_a_model_that_cannot_be_evaluated_is_refused():
+    model = known()
+    plain = keras.Sequential.from_config(model.get_config())
+    with pytest.raises(ValueError, match="not compiled"):
+        sensitivity(plain, DATA)
+    with pytest.raises(ValueError, match="must be built"):
+        sensitivity(keras.Sequential([layers.Dense(2)]), DATA)
+    everything = model.layers
+    with pytest.raises(ValueError, match="has no kernels"):
+        sensitivity(model, DATA, exclude=everything)
+
+
+def test_what_diverged_is_refused():
+    model = known()
+    model.set_weights([w * np.nan for w in model.get_weights()])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        sensitivity(model, DATA)
+
+
+def test_a_metric_of_unknown_direction_needs_a_mode():
+    def spread(y, prediction):
+        return keras.ops.std(prediction, axis=-1)
+
+    model = known()
+    model.compile(loss="mse", metrics=[spread])
+    with pytest.raises(ValueError, match="Pass `mode='max'`"):
+        sensitivity(model, DATA, [0.5])
+    report = sensitivity(model, DATA, [0.5], mode="max")
+    assert (report.metric, report.mode) == ("spread", "max")
