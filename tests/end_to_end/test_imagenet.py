@@ -45,36 +45,27 @@ def images(tmp_path_factory):
             "file_name": tfds.features.Text(),
         }
     )
-
-    class SmallImages(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return self.dataset_info_from_configs(
-                features=features, supervised_keys=("image", "label")
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._made(12), "validation": self._made(6)}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-        def _made(self, count):
-            random = np.random.default_rng(count)
-            for i in range(count):
-                size = (*random.integers(40, 90, 2), 3)
-                yield (
-                    i,
-                    {
-                        "image": random.integers(0, 256, size, "uint8"),
-                        "label": i % CLASSES,
-                        "file_name": f"{i}.JPEG",
-                    },
-                )
-
     folder = tmp_path_factory.mktemp("tfds")
-    SmallImages(data_dir=folder).download_and_prepare()
+    place = folder / "small_images" / "1.0.0"
+    place.mkdir(parents=True)
+    identity = tfds.core.DatasetIdentity(
+        "small_images", tfds.core.Version("1.0.0"), str(place), __name__
+    )
+    writer = tfds.core.SequentialWriter(
+        tfds.core.DatasetInfo(builder=identity, features=features),
+        max_examples_per_shard=8,
+    )
+    splits = {"train": 12, "validation": 6}
+    writer.initialize_splits(list(splits))
+    random = np.random.default_rng(0)
+    for split, count in splits.items():
+        for i in range(count):
+            size = (*random.integers(40, 90, 2), 3)
+            image = random.integers(0, 256, size, "uint8")
+            name = f"{i}.JPEG"
+            example = {"image": image, "label": i % CLASSES, "file_name": name}
+            writer.add_examples({split: [example]})
+    writer.close_all()
     return folder
 
 
