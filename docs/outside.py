@@ -9,7 +9,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 #: Files that become pages.
-PAGES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+PAGES = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "models.md": "saved_models/README.md",
+}
 #: Pictures that pages show, by their path in the repository.
 PICTURES = "benchmarks/cells/**/*.png"
 

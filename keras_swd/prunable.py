@@ -12,6 +12,7 @@ from keras_swd.budgets import Budget
 from keras_swd.channels import ChannelWeight, find_channels
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
+from keras_swd.host import in_pieces
 from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
 from keras_swd.limits import Goal, SizeLimit
 from keras_swd.masking import all_finite
@@ -221,6 +222,14 @@ class Prunable:
                 "use `keras_swd.with_regularizer(model, ...)` on an existing "
                 "model."
             )
+        for weight in self.weights:
+            if in_pieces(weight.variable):
+                raise ValueError(
+                    f"Kernel {weight.path!r} lies in pieces on several "
+                    "machines, so none can rank its weights. Use "
+                    "`keras.distribution.DataParallel`, or a layout map that "
+                    "leaves it whole."
+                )
         for units in self.sets:
             units.check()
             own = units.regularizer.sparsity

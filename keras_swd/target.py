@@ -9,6 +9,7 @@ from keras_swd.allocation import Allocation
 from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, PrunedChannels
 from keras_swd.granularity import CoupledChannels
+from keras_swd.host import agreed
 from keras_swd.kernels import Kernel
 from keras_swd.limits import Goal, SizeLimit, least_share
 from keras_swd.masking import all_finite
@@ -137,7 +138,7 @@ class Target:
             )
             for i, count in zip(members, shared, strict=True):
                 counts[i] = count
-        return counts
+        return agreed(counts)
 
     def _shares(
         self, sets: list[UnitSet], target, granularity, allocation

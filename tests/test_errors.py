@@ -2,6 +2,7 @@
 
 import math
 import re
+import types
 import warnings
 
 import keras
@@ -21,6 +22,7 @@ from keras_swd import (
     PruningScheduler,
     SelectiveWeightDecay,
 )
+from keras_swd.host import in_pieces
 
 # Where it is constructed -----------------------------------------------------
 
@@ -239,6 +241,28 @@ def test_a_kernel_without_a_target():
         model(swd(sparsity=0.5), swd()),
         scheduler(None),
         r"Kernel '.*kernel' has no target.*`sparsity`.*sparsity=None",
+    )
+
+
+def test_a_kernel_in_pieces_on_several_machines(monkeypatch):
+    """As with JAX, for one is not to be had in a single process."""
+    piece = types.SimpleNamespace(
+        is_fully_addressable=False, is_fully_replicated=False
+    )
+    network = model()
+    kernel = network.layers[1].kernel
+    monkeypatch.setattr(
+        "keras_swd.prunable.in_pieces",
+        lambda variable: in_pieces(
+            types.SimpleNamespace(value=piece)
+            if variable is kernel
+            else variable
+        ),
+    )
+    assert_refused(
+        network,
+        scheduler(),
+        f"'{kernel.path}' lies in pieces on several machines.*DataParallel",
     )
 
 

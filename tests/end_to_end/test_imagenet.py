@@ -1,0 +1,132 @@
+"""The ImageNet example, on a few small images in the same layout."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_swd
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
+
+ROOT = pathlib.Path(__file__).parents[2]
+EPOCHS, CLASSES = 3, 5
+#: Devices are set before TensorFlow starts.
+ON_TWO_DEVICES = """
+    import runpy, sys
+
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of tfds with JPEG files of many sizes, and labels."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(num_classes=CLASSES),
+            "file_name": tfds.features.Text(),
+        }
+    )
+    folder = tmp_path_factory.mktemp("tfds")
+    place = folder / "small_images" / "1.0.0"
+    place.mkdir(parents=True)
+    identity = tfds.core.DatasetIdentity(
+        "small_images", tfds.core.Version("1.0.0"), str(place), __name__
+    )
+    writer = tfds.core.SequentialWriter(
+        tfds.core.DatasetInfo(builder=identity, features=features),
+        max_examples_per_shard=8,
+    )
+    splits = {"train": 12, "validation": 6}
+    writer.initialize_splits(list(splits))
+    random = np.random.default_rng(0)
+    for split, count in splits.items():
+        for i in range(count):
+            size = (*random.integers(40, 90, 2), 3)
+            image = random.integers(0, 256, size, "uint8")
+            name = f"{i}.JPEG"
+            example = {"image": image, "label": i % CLASSES, "file_name": name}
+            writer.add_examples({split: [example]})
+    writer.close_all()
+    return folder
+
+
+def start(images, folder):
+    command = [
+        *(sys.executable, "-c", textwrap.dedent(ON_TWO_DEVICES)),
+        ROOT / "examples" / "resnet50_imagenet.py",
+        *("--data-dir", images),
+        *("--dataset", "small_images"),
+        *("--folder", folder),
+        *("--epochs", str(EPOCHS)),
+        *("--steps", "2"),
+        *("--batch", "4"),
+        *("--size", "32"),
+        *("--smoothing", "0.1"),
+        *("--json", folder / "result.json"),
+    ]
+    with open(folder / "output", "a") as output:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def epochs(folder):
+    """The epochs that the log has, in its order."""
+    if not (folder / "log.csv").is_file():
+        return []
+    with open(folder / "log.csv", newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def test_a_killed_run_goes_on_and_prunes_on_two_devices(images, tmp_path):
+    with start(images, tmp_path) as process:
+        try:
+            end = time.monotonic() + 240
+            while not epochs(tmp_path) and time.monotonic() < end:
+                assert process.poll() is None, (tmp_path / "output").read_text()
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    assert epochs(tmp_path) in ([0], [0, 1])
+    assert not (tmp_path / "model.keras").exists()
+
+    with start(images, tmp_path) as process:
+        try:
+            code = process.wait(timeout=240)
+        finally:
+            process.kill()
+    assert code == 0, (tmp_path / "output").read_text()
+    # No epoch was repeated, and none left out.
+    assert epochs(tmp_path) == list(range(EPOCHS))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["devices"] == 2
+    assert 0.0 <= result["accuracy"] <= result["top5"] <= 1.0
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    kernels = [w for w in model.get_weights() if w.ndim > 1]
+    size = sum(w.size for w in kernels)
+    zeros = sum(int(np.count_nonzero(w == 0.0)) for w in kernels)
+    assert zeros == round(0.9 * size)
+    assert result["sparsity_of_kernels"] == zeros / size
+    assert keras_swd.sparsity_report(model).prunable.zeros == zeros
