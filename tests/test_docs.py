@@ -27,7 +27,11 @@ if not DOCS.is_dir():
 PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 #: What the site takes from the root of the repository.
-FROM_ROOT = {"changelog.md", "contributing.md"}
+FROM_ROOT = {"changelog.md", "contributing.md", "models.md"}
+#: The task of the demo, on which a page shows what it is about.
+DEMO = {"keras_swd.demo.training"} | {
+    f"keras_swd.demo.training.{name}" for name in ("digits", "fit", "network")
+}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -66,7 +70,7 @@ def find(name):
 
 def is_public(name):
     module, member = find(name)
-    return member is None or member in PUBLIC[module]
+    return member is None or member in PUBLIC[module] or name in DEMO
 
 
 def exists(name):
