@@ -64,8 +64,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument does not fit; at the start of `fit`, if no
-            kernel is prunable, units are coupled channels, or the folder
-            tells a front of another kind.
+            kernel is prunable or units are coupled channels; at the end of
+            the first epoch, if the folder tells a front of another kind.
 
     Example:
 
