@@ -106,6 +106,9 @@ with strategy.scope():
         classes=classes,
         classifier_activation=None,
     )
+    # Losses and metrics compute in float32, also with `--mixed`.
+    outputs = keras.layers.Activation("linear", dtype="float32")(model.output)
+    model = keras.Model(model.input, outputs, name="resnet50")
     swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
     model = keras_swd.with_regularizer(model, swd)
     total = args.epochs * steps
