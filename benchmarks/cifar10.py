@@ -5,7 +5,7 @@ python benchmarks/cifar10.py --data-dir DIR --seed 0
 Trains the cells that are missing in benchmarks/cells/cifar10, each a method at
 a sparsity with a seed, for equal epochs in all; a cell that was killed goes on
 from its last whole epoch. `--part 0/2` takes every other cell, `--models
-FOLDER` keeps the networks, `--tables` only writes the table of docs/cifar10.md.
+FOLDER` keeps the networks, `--tables` only writes the table of docs/compare.md.
 An epoch takes about two minutes on two cores.
 """
 
@@ -27,7 +27,7 @@ import keras_swd
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "cifar10"
-DOCUMENT = ROOT / "docs" / "cifar10.md"
+DOCUMENT = ROOT / "docs" / "compare.md"
 SPARSITIES = (0.9, 0.95, 0.98)
 BATCH, EPOCHS, RATE, WEIGHT_DECAY = 128, 10, 0.1, 5e-4
 STEPS = math.ceil(50_000 / BATCH)  # of an epoch
