@@ -103,7 +103,7 @@ def epochs(folder):
 def test_a_killed_run_goes_on_and_prunes_on_two_devices(images, tmp_path):
     with start(images, tmp_path) as process:
         try:
-            end = time.monotonic() + 240
+            end = time.monotonic() + 600
             while not epochs(tmp_path) and time.monotonic() < end:
                 assert process.poll() is None, (tmp_path / "output").read_text()
                 time.sleep(0.1)
@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_and_prunes_on_two_devices(images, tmp_path):
 
     with start(images, tmp_path) as process:
         try:
-            code = process.wait(timeout=240)
+            code = process.wait(timeout=600)
         finally:
             process.kill()
     assert code == 0, (tmp_path / "output").read_text()

@@ -167,7 +167,7 @@ def started(folder, mode, processes=1, devices=1):
         yield running
 
 
-def ended(running, seconds=240):
+def ended(running, seconds=600):
     """Returns what each has written, when all have ended or one has failed."""
     end = time.monotonic() + seconds
     processes = [process for process, _ in running]
