@@ -46,7 +46,9 @@ parser.add_argument(
     "--methods", nargs="+", choices=METHODS, default=list(METHODS)
 )
 parser.add_argument("--words", action="store_true", help="prune whole inputs")
-parser.add_argument("--out", metavar="FILE", help="save the last model here")
+parser.add_argument(
+    "--out", metavar="FILE", help="save the last model that is trained"
+)
 parser.add_argument("--json", metavar="FILE", default="gcn_cora.json")
 args = parser.parse_args()
 

@@ -274,6 +274,8 @@ class PruningScheduler(keras.callbacks.Callback):
             for what is removed or would be now.
         """
         self._up_to_date_model()
+        if not self._attached:
+            self._attach()
         variables = [weight.variable for weight in self._prunable.weights]
         return list(zip(variables, self._present_masks(), strict=True))
 
@@ -294,7 +296,7 @@ class PruningScheduler(keras.callbacks.Callback):
             "sparsity": serialize(self.sparsity),
             "schedule": [serialize(strength) for strength in strengths],
             "allocation": serialize(self.allocation),
-            "total_steps": self._total,
+            "total_steps": int(self._total),
             "reallocations": self.reallocations,
             "remove_at": self._remove_at,
         }

@@ -80,9 +80,11 @@ def removed_for_a_moment(
     kept: list[tuple[keras.Variable, np.ndarray]] = []
     try:
         for weight, mask in zip(weights, masks, strict=True):
-            if not mask.all():
-                kept.append((weight.variable, weight.values().copy()))
-                weight.variable.assign(weight.masked(mask))
+            values, masked = weight.values(), weight.masked(mask)
+            # A full mask, too, may bring back what an optimizer has hidden.
+            if not np.array_equal(values, masked):
+                kept.append((weight.variable, values.copy()))
+                weight.variable.assign(masked)
         yield
     finally:
         for variable, values in kept:

@@ -1,5 +1,6 @@
 """How many units each set of a model gives up to meet a target."""
 
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -55,6 +56,7 @@ class Target:
         self.allocation = allocation
         self._model, self._kernels = model, kernels
         self._found: float | None = None
+        self._warned = False
         self._channels = sum(s.size for s in channels.sets)
         if isinstance(sparsity, SizeLimit):
             self.counts()
@@ -87,9 +89,10 @@ class Target:
         Returns:
             List of integers, one per set.
         """
-        if isinstance(self.sparsity, SizeLimit):
-            return self._counts(self._share_for(self.sparsity), share)
-        return self._counts(self.sparsity, share)
+        sparsity = self.sparsity
+        if isinstance(sparsity, SizeLimit):
+            sparsity = self._share_for(sparsity)
+        return agreed(self._counts(sparsity, share))
 
     def _share_for(self, limit: SizeLimit) -> float:
         """The share of units to remove for the model to meet a limit."""
@@ -107,7 +110,19 @@ class Target:
                 }
             )
 
-        self._found = least_share(size, limit, self._found)
+        try:
+            self._found = least_share(size, limit, self._found)
+        except ValueError as error:
+            # Biases that were zero at first make the file larger, too.
+            if self._found is None:
+                raise
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{error} The run goes on with the share of weights found "
+                    f"before, {self._found:.2%}.",
+                    stacklevel=2,
+                )
         return self._found
 
     def _counts(
@@ -138,7 +153,7 @@ class Target:
             )
             for i, count in zip(members, shared, strict=True):
                 counts[i] = count
-        return agreed(counts)
+        return counts
 
     def _shares(
         self, sets: list[UnitSet], target, granularity, allocation

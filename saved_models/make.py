@@ -229,7 +229,7 @@ def export(model, data, accuracy, work):
     """The smallest file after gzip that is as accurate as it should be."""
     from keras_swd import export
 
-    sizes = {}
+    sizes, reached = {}, {}
     for mode in MODES:
         path = work / f"{mode or 'float32'}.tflite"
         try:
@@ -243,8 +243,11 @@ def export(model, data, accuracy, work):
         except export.ExportError as error:
             print(f"{mode} is refused: {error}")
             continue
-        if data.of_tflite(path) >= accuracy - LOST:
+        reached[mode] = data.of_tflite(path)
+        if reached[mode] >= accuracy - LOST:
             sizes[path] = report.gzip_bytes
+    if not sizes:
+        sys.exit(f"No file is as accurate as {accuracy:.2%}: {reached}.")
     return min(sizes, key=sizes.get)
 
 

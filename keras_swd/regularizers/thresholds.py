@@ -121,9 +121,10 @@ class ThresholdTraining(OptimizerPart):
         weights would be gone, and with them the slope.
         """
         densities = self.densities()
-        sizes = np.array([math.prod(k.shape) for k in self.kernels], "float32")
-        # A kernel that is empty must find back.
-        removed = 1.0 - ops.maximum(densities, 1.0 / sizes)
+        sizes = np.array([math.prod(k.shape) for k in self.kernels])
+        # A kernel that is empty must find back; float32 tells no less from 0.
+        least = np.maximum(1.0 / sizes, 2.0**-23).astype("float32")
+        removed = 1.0 - ops.maximum(densities, least)
         slopes = ops.exp(-ops.square(ops.erfinv(removed)))
         pressure = 2.0 * self.missed(densities) * self.costs
         return -math.sqrt(2.0 / math.pi) * pressure * slopes

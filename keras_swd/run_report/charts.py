@@ -95,7 +95,7 @@ def kernel(states: Sequence[KernelState], first: int) -> Element:
     top.tick_params(labelbottom=False)
     top.set_xlabel("")
     low = min((s.first for s in states if s.counts), default=0)
-    high = max((s.first + len(s.counts) for s in states), default=1)
+    high = max((s.first + len(s.counts) for s in states if s.counts), default=1)
     counts = np.zeros((high - low, len(states)))
     for column, state in enumerate(states):
         start = state.first - low if state.counts else 0

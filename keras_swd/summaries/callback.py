@@ -106,12 +106,15 @@ class PruningSummaries(keras.callbacks.Callback):
                 "Argument `log_dir` must name a folder, not a file. "
                 f"Received: log_dir={str(self.log_dir)!r}."
             )
-        if self.scheduler is not None and self.scheduler.params is None:
+        if (
+            self.scheduler is not None
+            and self.scheduler.params is not self.params
+        ):
             raise ValueError(
                 "Argument `scheduler` must be one of the callbacks of this "
                 "`fit`: callbacks=[scheduler, keras_swd.PruningSummaries("
                 "log_dir, scheduler)]. Received: "
-                f"scheduler={type(self.scheduler).__name__} without a model."
+                f"scheduler={type(self.scheduler).__name__}, none of them."
             )
         self.log_dir.mkdir(parents=True, exist_ok=True)
 

@@ -77,7 +77,7 @@ def kernel_state(path: str, values: np.ndarray, mask: np.ndarray):
     return KernelState(
         path=path,
         shape=tuple(values.shape),
-        sparsity=1.0 - np.count_nonzero(mask) / mask.size,
+        sparsity=1.0 - float(np.count_nonzero(mask)) / mask.size,
         zeros=int(np.count_nonzero(values == 0.0)),
         first=int(first),
         counts=tuple(counts[first:end].tolist()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import json
 import platform
 from typing import Any
@@ -30,8 +30,8 @@ def run_settings(
     return {
         "model": model.name,
         "parameters": model.count_params(),
-        "epochs": params.get("epochs"),
-        "steps_per_epoch": params.get("steps"),
+        "epochs": _integer(params.get("epochs")),
+        "steps_per_epoch": _integer(params.get("steps")),
         "optimizer": config(getattr(model, "optimizer", None)),
         "scheduler": None
         if scheduler is None
@@ -73,17 +73,25 @@ def config(thing: Any) -> Any:
     """
     try:
         found = keras.saving.serialize_keras_object(thing)
-        return json.loads(json.dumps(found, default=str))
+        return json.loads(json.dumps(found, default=str, allow_nan=False))
     except (NotImplementedError, TypeError, ValueError):
         return {"class_name": type(thing).__name__, "config": None}
 
 
+def _integer(number: Any) -> int | None:
+    """Returns a number of NumPy, too, as one that JSON takes."""
+    return None if number is None else int(number)
+
+
 def _versions() -> dict[str, str]:
+    import keras_swd
+
     backend = keras.config.backend()
     return {
-        "keras_swd": importlib.metadata.version("keras_swd"),
+        "keras_swd": keras_swd.__version__,
         "keras": keras.__version__,
-        backend: importlib.metadata.version(backend),
+        # Whichever package brings it, `tensorflow-cpu` too.
+        backend: importlib.import_module(backend).__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -78,11 +78,11 @@ class ParetoCheckpoint(keras.callbacks.Callback):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoint = ParetoCheckpoint(folder, (x, y), [0.5, 0.9])
     ...     _ = model.fit(x, y, verbose=0, callbacks=[checkpoint])
-    ...     best = checkpoint.load(checkpoint.front.points[-1])
-    >>> [point.sparsity for point in checkpoint.front.points]
-    [0.9, 0.5]
-    >>> int(np.count_nonzero(best.get_weights()[0]))
-    1000
+    ...     smallest = checkpoint.load(checkpoint.front.points[0])
+    >>> checkpoint.front.points[0].sparsity
+    0.9
+    >>> int(np.count_nonzero(smallest.get_weights()[0]))
+    200
     """
 
     def __init__(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_swd.export.sizes.prediction import lay_out
+from keras_swd.export.sizes.prediction import lay_out, values_of
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
-from keras_swd.export.tflite.signature import to_numpy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class FileKind:
                 "whose size is foreseen. "
                 f"Received: quantization={self.quantization!r}."
             )
-        if self.gzip not in (True, False):
+        if not isinstance(self.gzip, bool):
             raise ValueError(
                 "Argument `gzip` must be True or False. "
                 f"Received: gzip={self.gzip!r}."
@@ -109,15 +107,12 @@ class Predictor:
             Integer, after gzip where that counts.
         """
         arrays = [
-            _values(kernel.variable, values) for kernel in self.skeleton.kernels
+            values_of(kernel.variable, values)
+            for kernel in self.skeleton.kernels
         ]
-        plain = lay_out(self.skeleton, arrays, self.kind.dtype, "plain")
+        of = self.skeleton, arrays, self.kind.dtype
+        plain = lay_out(*of, "plain", values)
         if self.kind.gzip:
             return plain.gzip_bytes
-        sparse = lay_out(self.skeleton, arrays, self.kind.dtype, "sparse")
+        sparse = lay_out(*of, "sparse", values)
         return min(plain.bytes, sparse.bytes)
-
-
-def _values(variable: Any, values: Mapping[int, np.ndarray]) -> np.ndarray:
-    given = values.get(id(variable))
-    return to_numpy(variable) if given is None else given.astype("float32")

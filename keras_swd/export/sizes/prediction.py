@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from keras_swd.export.sizes.skeleton import (
     StoredKernel,
 )
 from keras_swd.export.tflite.records import gzip_size
+from keras_swd.export.tflite.signature import to_numpy
 
 #: Encodings of a kernel; one that gives `None` leaves it as it is.
 ENCODINGS: dict[str, Callable[[np.ndarray], Encoded | None]] = {
@@ -77,6 +79,7 @@ def lay_out(
     values: Sequence[np.ndarray],
     dtype: str,
     encoding: str,
+    given: Mapping[int, np.ndarray] | None = None,
 ) -> Layout:
     """Lays out a file.
 
@@ -86,15 +89,18 @@ def lay_out(
             of its variable's shape.
         dtype: String: `"float32"` or `"int8"`.
         encoding: String, a key of `ENCODINGS`.
+        given: Dictionary from the `id` of a variable that is no kernel of the
+            skeleton to values in place of its own. Defaults to `None`.
 
     Returns:
         `Layout`.
     """
     operators = list(_other_operators(skeleton, dtype, encoding))
-    constants: dict[str, list[Tensor]] = {
-        name: [Tensor("", values.shape, values.astype("float32").tobytes())]
-        for name, values in skeleton.vectors
-    }
+    constants: dict[str, list[Tensor]] = {}
+    for variable in skeleton.vectors:
+        array = values_of(variable, given or {})
+        tensor = Tensor("", array.shape, array.astype("float32").tobytes())
+        constants[variable.path] = [tensor]
     kernel_bytes = 0
     for kernel, array in zip(skeleton.kernels, values, strict=True):
         bias, rounded, scales = _rounded(kernel, array, dtype)
@@ -227,3 +233,9 @@ def _stored(
     if not encoded.expanded:
         return [stored]
     return [Tensor(f"{whole}2", shape, scales=scales), stored]
+
+
+def values_of(variable: Any, given: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Returns the values given for a variable by its `id`, or its own."""
+    values = given.get(id(variable))
+    return to_numpy(variable) if values is None else values.astype("float32")

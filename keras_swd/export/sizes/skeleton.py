@@ -94,8 +94,8 @@ class Skeleton:
         kernels: List of `StoredKernel`.
         tensors: List of tuples: name and shape of each tensor that the file
             computes, and of small constants, in order.
-        vectors: List of tuples: name and array of the larger constants that
-            are no kernels.
+        vectors: List of variables: the larger constants that are no kernels,
+            or whose zeros always stay.
         any_batch: List of strings: the names of the tensors that only a file
             for any number of samples has.
         operators: List of strings: what each other operator of a file for one
@@ -105,7 +105,7 @@ class Skeleton:
     scope: str
     kernels: list[StoredKernel]
     tensors: list[tuple[str, tuple[int, ...]]]
-    vectors: list[tuple[str, np.ndarray]]
+    vectors: list[keras.Variable]
     any_batch: list[str]
     operators: list[str]
 
@@ -291,7 +291,7 @@ def _add_other(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     weights = getattr(step.layer, "weights", ())
     if isinstance(step.layer, layers.BatchNormalization):
         weights = step.layer.weights[:2]
-    skeleton.vectors += [(weight.path, to_numpy(weight)) for weight in weights]
+    skeleton.vectors += weights
     return relu
 
 
