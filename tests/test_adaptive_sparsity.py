@@ -23,7 +23,9 @@ from keras_swd import (
     with_pruning,
 )
 from keras_swd.budgets import lowest_until
+from keras_swd.prunable import Prunable
 from keras_swd.regularizers.thresholds import predicted_density, split
+from keras_swd.removal import removed_for_a_moment
 
 
 class Predicted(AdaptiveSparsity):
@@ -376,6 +378,18 @@ def test_the_fewest_lowest_entries_save_a_cost(data):
 
 
 # What is hidden ----------------------------------------------------------
+
+
+def test_for_a_moment_a_full_mask_brings_back_what_is_hidden():
+    model = network([AdaptiveSparsity()], (6, 20))
+    part = started(model, [1.0], [1.0], [0.3], 1.0)
+    (kernel,) = model.trainable_variables
+    before, whole = arrays(kernel)[0].copy(), part.values(0)
+    weights = Prunable(model, 0.0, GlobalRanking()).weights
+    assert 0 < np.count_nonzero(before) < before.size
+    with removed_for_a_moment(weights, [np.ones(before.shape, bool)]):
+        np.testing.assert_array_equal(arrays(kernel)[0], whole)
+    np.testing.assert_array_equal(arrays(kernel)[0], before)
 
 
 def trained(epochs=2, **arguments):

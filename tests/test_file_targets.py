@@ -176,6 +176,37 @@ def test_a_file_that_is_small_enough_keeps_its_weights():
     assert sum(keras_swd.remove(mlp(), TFLiteBytes(10**6)).values()) == 0
 
 
+def test_zeros_count_under_gzip_in_layers_that_keep_them_all():
+    layer = layers.EinsumDense(
+        "ab,bc->ac", 256, kernel_regularizer=SelectiveWeightDecay()
+    )
+    model = keras.Sequential([keras.Input((16,)), layer])
+    target = TFLiteBytes(8_000, gzip=True)
+    keras_swd.remove(model, target)
+    bytes_ = target.measure(model)({})
+    assert 0.97 * target.bytes < bytes_ <= target.limit
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+def test_a_target_that_slips_out_of_reach_is_warned_of():
+    # The biases are zero at first, and larger than the rest soon after.
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            layers.Dense(500, kernel_regularizer=SelectiveWeightDecay()),
+            layers.Dense(10, kernel_regularizer=SelectiveWeightDecay()),
+        ]
+    )
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).standard_normal((64, 10)).astype("float32")
+    scheduler = keras_swd.PruningScheduler(TFLiteBytes(4_000))
+    with pytest.warns(UserWarning, match=r"out of reach.*goes on with the sh"):
+        model.fit(
+            x, x, batch_size=16, epochs=2, verbose=0, callbacks=[scheduler]
+        )
+    assert keras_swd.sparsity_report(model).prunable.sparsity > 0.8
+
+
 def test_out_of_reach_names_the_smallest_and_what_to_do():
     with pytest.raises(ValueError, match="out of reach") as error:
         keras_swd.remove(mlp(), TFLiteBytes(1_000))

@@ -196,6 +196,17 @@ def test_a_run_without_pruning_or_numbers_has_a_page(tmp_path):
     assert shown.tags["svg"] == 2
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_kernels_without_a_magnitude_have_a_page(value, tmp_path):
+    whole = record(epochs=2, ended=False)
+    nothing = np.full((4, 4), value)
+    states = tuple(kernel_state(path, nothing, nothing == 0) for path in PATHS)
+    epochs = tuple(Epoch(e.epoch, e.logs, states) for e in whole.epochs)
+    RunRecord(whole.settings, epochs).write(tmp_path)
+    shown, _ = page_of(tmp_path)
+    assert all(path in shown.words for path in PATHS)
+
+
 @pytest.mark.tensorflow
 def test_files_are_timed_and_one_that_fails_says_why(tmp_path):
     import tensorflow as tf

@@ -448,6 +448,51 @@ def test_a_scheduler_that_does_not_run_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_scheduler_of_another_fit_is_refused(tmp_path):
+    pruning = keras_swd.PruningScheduler(SPARSITY)
+    fit(network(keras_swd.SelectiveWeightDecay()), pruning, epochs=1)
+    with pytest.raises(ValueError, match=r"callbacks=\[scheduler, keras_swd"):
+        fit(
+            network(keras_swd.SelectiveWeightDecay()),
+            keras_swd.PruningSummaries(tmp_path / "x", pruning),
+        )
+
+
+def test_numbers_of_other_types_do_not_end_a_run(tmp_path):
+    class Endless(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.01
+
+        def get_config(self):
+            return {"until": float("inf")}
+
+    pruning = keras_swd.PruningScheduler(SPARSITY, total_steps=np.int64(4))
+    model = network(keras_swd.SelectiveWeightDecay())
+    model.compile(keras.optimizers.SGD(Endless()), "mse")
+    fit(
+        model,
+        pruning,
+        keras_swd.PruningSummaries(tmp_path, pruning),
+        epochs=2,
+        steps_per_epoch=np.int64(2),
+    )
+    settings = content(tmp_path)["settings"]
+    assert settings["steps_per_epoch"] == 2
+    assert settings["scheduler"]["config"]["total_steps"] == 4
+    assert settings["optimizer"] == {"class_name": "SGD", "config": None}
+
+
+def test_a_model_that_the_first_step_builds_is_recorded(tmp_path):
+    swd = keras_swd.SelectiveWeightDecay()
+    model = keras.Sequential([layers.Dense(3, kernel_regularizer=swd)])
+    model.compile("sgd", "mse")
+    pruning = keras_swd.PruningScheduler(SPARSITY)
+    summaries = keras_swd.PruningSummaries(tmp_path, pruning)
+    with pytest.warns(UserWarning, match="comes before its scheduler"):
+        fit(model, summaries, pruning, batch_size=40)
+    assert len(content(tmp_path)["epochs"]) == EPOCHS
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`log_dir` must name a folder"):
