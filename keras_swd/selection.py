@@ -35,6 +35,17 @@ def check_sparsity(sparsity) -> float:
     )
 
 
+def check_sparsities(sparsities) -> tuple[float, ...]:
+    """Returns sparsities in rising order, each once, or raises."""
+    tried = tuple(sorted({check_sparsity(s) for s in sparsities}))
+    if not tried:
+        raise ValueError(
+            "Argument `sparsities` must hold fractions in [0, 1). "
+            f"Received: sparsities={sparsities!r}."
+        )
+    return tried
+
+
 def check_count(name: str, value) -> int | None:
     """Returns `value` as a positive integer or None, or raises."""
     if value is None:

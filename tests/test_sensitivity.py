@@ -278,3 +278,15 @@ def test_a_metric_of_unknown_direction_needs_a_mode():
         sensitivity(model, DATA, [0.5])
     report = sensitivity(model, DATA, [0.5], mode="max")
     assert (report.metric, report.mode) == ("spread", "max")
+
+
+def test_what_diverged_is_null_in_json(tmp_path):
+    nan = float("nan")
+    curve = KernelSensitivity("k", 9, {"a": (0.5, nan)})
+    report = Sensitivity("m", "a", "max", 0.6, (0.5, 0.8), {"a": 1.0}, (curve,))
+    report.to_json(tmp_path / "report.json")
+    found = json.loads(
+        (tmp_path / "report.json").read_text(), parse_constant=pytest.fail
+    )
+    assert found["kernels"][0]["metrics"]["a"] == [0.5, None]
+    assert found["targets"] == {"k": 0.5}

@@ -17,7 +17,7 @@ from keras_swd.masking import Weight, all_finite
 from keras_swd.prunable import Prunable
 from keras_swd.rebuilding import plain_copy
 from keras_swd.removal import metrics_if_removed, removed_for_a_moment
-from keras_swd.selection import check_sparsity
+from keras_swd.selection import check_sparsities
 from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
 from keras_swd.tradeoffs.metric import check_measurable, find_metric
 
@@ -104,12 +104,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 f"Received: folder={str(folder)!r}."
             )
         self.data = data
-        self.sparsities = sorted({check_sparsity(s) for s in sparsities})
-        if not self.sparsities:
-            raise ValueError(
-                "Argument `sparsities` must hold fractions in [0, 1). "
-                f"Received: sparsities={sparsities!r}."
-            )
+        self.sparsities = check_sparsities(sparsities)
         self.metric = metric
         self.mode = mode
         self.kind = FileKind(quantization, gzip)

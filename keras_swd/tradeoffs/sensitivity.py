@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from keras_swd.masking import check_finite
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import is_number
-from keras_swd.selection import check_sparsity, removed_count
+from keras_swd.selection import check_sparsities, removed_count
 from keras_swd.tradeoffs.metric import check_measurable, find_metric, gain
 from keras_swd.tradeoffs.pictures import draw_sensitivity
 from keras_swd.tradeoffs.units import Part, find_parts
@@ -98,8 +99,8 @@ class Sensitivity(Record):
         return target
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as a dictionary of plain Python values."""
-        return {**super().to_dict(), "targets": self.targets}
+        """The result as a dictionary of plain values; what diverged is None."""
+        return {**_finite(super().to_dict()), "targets": self.targets}
 
     def table(self, width: int = WIDTH) -> str:
         """Returns the metric over the sparsity as a table of plain text.
@@ -211,12 +212,7 @@ def sensitivity(
     """
     check_built(model)
     check_measurable(model, data, mode)
-    tried = tuple(sorted({check_sparsity(s) for s in sparsities}))
-    if not tried:
-        raise ValueError(
-            "Argument `sparsities` must hold fractions in [0, 1). "
-            f"Received: sparsities={sparsities!r}."
-        )
+    tried = check_sparsities(sparsities)
     if not is_number(within) or within < 0.0:
         raise ValueError(
             "Argument `within` is how much of the metric a kernel may lose, "
@@ -261,3 +257,14 @@ def _measured(model, weights, masks, data) -> dict[str, float]:
         name.removesuffix("_if_removed"): float(value)
         for name, value in metrics.items()
     }
+
+
+def _finite(content: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not have."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import keras
 
 from keras_swd.export.sizes.kind import FileKind, Predictor
 from keras_swd.limits import SizeLimit
-from keras_swd.selection import check_count
 
 #: Share of the bytes that is left free, since sizes are foreseen to about 2
 #: percent.
@@ -54,13 +54,13 @@ class TFLiteBytes(SizeLimit):
         quantization: str | None = None,
         gzip: bool = False,
     ):
-        checked = check_count("bytes", bytes)
-        if checked is None:
+        whole = isinstance(bytes, numbers.Integral)
+        if not whole or isinstance(bytes, bool) or bytes < 1:
             raise ValueError(
                 "Argument `bytes` must be a positive integer. "
-                "Received: bytes=None."
+                f"Received: bytes={bytes!r}."
             )
-        self.bytes = checked
+        self.bytes = int(bytes)
         self.kind = FileKind(quantization, gzip)
 
     @property
