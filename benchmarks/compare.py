@@ -120,17 +120,23 @@ def main():
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
-    bodies = {}
-    for network in [args.network] if args.network else GRIDS:
+    networks = [args.network] if args.network else list(GRIDS)
+    for network in networks:
         if not args.tables:
             run(network, args.data_dir, args.processes)
-        comparison = read(network)
-        if comparison is None:
-            continue
-        bodies[f"comparison {network}"] = table(network, comparison)
-        bodies[f"adaptive {network}"] = before_removal(comparison)
-        _, lowest = GRIDS[network]
-        comparison.plot(CELLS / f"{network}.png", lowest)
+        if comparison := read(network):
+            _, lowest = GRIDS[network]
+            comparison.plot(CELLS / f"{network}.png", lowest)
+    write()
+
+
+def write():
+    """Writes the tables of the documents from what was kept."""
+    bodies = {}
+    for network in GRIDS:
+        if comparison := read(network):
+            bodies[f"comparison {network}"] = table(network, comparison)
+            bodies[f"adaptive {network}"] = before_removal(comparison)
     for document in DOCUMENTS:
         write_tables(document, bodies)
 

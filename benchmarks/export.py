@@ -352,7 +352,7 @@ def predictions(cells):
     return "\n".join(lines)
 
 
-def write_tables(document):
+def write(document=DOCUMENT):
     paths = [path_of(*cell) for cell in plan()]
     cells = [json.loads(p.read_text()) for p in paths if p.exists()]
     bodies = {
@@ -387,7 +387,7 @@ def main():
         predict_again(args.data_dir, args.network)
     elif args.tables is None:
         make_missing(args.data_dir, args.network)
-    write_tables(args.tables or DOCUMENT)
+    write(args.tables or DOCUMENT)
 
 
 if __name__ == "__main__":

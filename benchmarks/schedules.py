@@ -244,7 +244,7 @@ def table(keys, cells):
     return "\n".join(lines)
 
 
-def write_tables():
+def write():
     bodies = {name: table(*grid) for name, grid in plan().items()}
     for document in DOCUMENTS:
         documents.write_tables(document, bodies)
@@ -258,7 +258,7 @@ def main():
     args = parser.parse_args()
     if not args.tables:
         train_missing(args.data_dir, *map(int, args.part.split("/")))
-    write_tables()
+    write()
 
 
 if __name__ == "__main__":

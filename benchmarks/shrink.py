@@ -125,7 +125,7 @@ def ratio(whole, small):
     return statistics.median(ratios)
 
 
-def write(model, path, quantization, x):
+def export(model, path, quantization, x):
     """Writes a file; returns its bytes."""
     return keras_swd.export.to_tflite(
         model,
@@ -162,7 +162,7 @@ def measure(name, left):
             paths = [pathlib.Path(folder, f"{n}.tflite") for n in "ab"]
             try:
                 sizes = [
-                    write(m, path, mode, x)
+                    export(m, path, mode, x)
                     for m, path in zip((model, small), paths, strict=True)
                 ]
             except keras_swd.export.ExportError as error:
@@ -255,6 +255,11 @@ def main():
             unfinished.write_text(json.dumps(cell, indent=1))
             os.replace(unfinished, path)
             print(json.dumps(cell), flush=True)
+    write()
+
+
+def write():
+    """Writes the tables of the document from what was kept."""
     tables = {"speed": speed_table(), "resnet20": trained_table()}
     write_tables(DOCUMENT, tables)
 

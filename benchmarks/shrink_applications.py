@@ -136,7 +136,7 @@ def table(cells):
     return "\n".join(lines)
 
 
-def write_tables():
+def write():
     cells = [json.loads(p.read_text()) for p in sorted(CELLS.glob("*.json"))]
     documents.write_tables(DOCUMENT, {"applications": table(cells)})
 
@@ -155,7 +155,7 @@ def main():
             path.write_text(json.dumps(measure(name), indent=1) + "\n")
             print(name, flush=True)
             keras.backend.clear_session()
-    write_tables()
+    write()
 
 
 if __name__ == "__main__":

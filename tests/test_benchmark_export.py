@@ -99,13 +99,13 @@ def test_tables_are_made_from_the_cells_that_are_there(
         "before\n<!-- lenet5 0.9 -->\n\nold\n\n<!-- end -->\n"
         "<!-- lenet5 0.5 -->\n\nkept\n\n<!-- end -->\nafter\n"
     )
-    benchmark.write_tables(document)
+    benchmark.write(document)
     text = document.read_text()
     assert "old" not in text
     assert "| float32 | stored | 10.0 |" in text
     assert "kept" in text
     assert (text[:7], text[-6:]) == ("before\n", "after\n")
-    benchmark.write_tables(document)
+    benchmark.write(document)
     assert document.read_text() == text
 
 
