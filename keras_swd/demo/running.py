@@ -219,8 +219,10 @@ def _explain(result: DemoResult, console) -> None:
         "  model.keras    the pruned model; loads without keras_swd\n"
         "  model.tflite   the same for TensorFlow Lite\n"
         "  report.json    the figures above, and those of each layer\n"
-        "  sparsity.png   a picture of each layer\n\n"
-        f"Next: keras-swd inspect {result.folder / 'model.keras'}",
+        "  sparsity.png   a picture of each layer\n"
+        "  pruning.json   each epoch of the run; tensorboard/ has it, too\n\n"
+        f"Next: keras-swd inspect {result.folder / 'model.keras'}\n"
+        f"      keras-swd report {result.folder}",
         soft_wrap=True,
         markup=False,
     )
