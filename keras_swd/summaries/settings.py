@@ -8,7 +8,6 @@ import platform
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_swd.regularizers.base import pruning_regularizer
 
@@ -84,15 +83,10 @@ def _integer(number: Any) -> int | None:
 
 
 def _versions() -> dict[str, str]:
-    import keras_swd
-
-    backend = keras.config.backend()
+    # From the modules, whichever package brings them, `tensorflow-cpu` too.
+    names = ("keras_swd", "keras", keras.config.backend(), "numpy")
     return {
-        "keras_swd": keras_swd.__version__,
-        "keras": keras.__version__,
-        # Whichever package brings it, `tensorflow-cpu` too.
-        backend: importlib.import_module(backend).__version__,
-        "numpy": np.__version__,
+        **{name: importlib.import_module(name).__version__ for name in names},
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
