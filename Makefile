@@ -44,6 +44,8 @@ test-backends: $(DEV) $(BACKENDS) ## run the fast core tests on PyTorch and JAX
 		KERAS_BACKEND=$$backend $(PYTEST) tests \
 			-m "not slow and not tensorflow" $(ARGS); \
 	done
+	@echo "Running several processes on jax"
+	@KERAS_BACKEND=jax $(PYTEST) tests/end_to_end/test_many_machines.py
 
 lint: $(DEV) ## check style, types and the direction of imports
 	@echo "Checking style, types and imports"
