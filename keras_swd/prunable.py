@@ -12,10 +12,10 @@ from keras_swd.budgets import Budget
 from keras_swd.channels import ChannelWeight, find_channels
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
-from keras_swd.host import in_pieces
 from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
 from keras_swd.limits import Goal, SizeLimit
 from keras_swd.masking import all_finite
+from keras_swd.processes import in_pieces
 from keras_swd.regularizers.base import (
     Controls,
     ControlSlice,

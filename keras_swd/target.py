@@ -10,10 +10,10 @@ from keras_swd.allocation import Allocation
 from keras_swd.budgets import Budget, fewest, lowest_until
 from keras_swd.channels import ChannelSet, PrunedChannels
 from keras_swd.granularity import CoupledChannels
-from keras_swd.host import agreed
 from keras_swd.kernels import Kernel
 from keras_swd.limits import Goal, SizeLimit, least_share
 from keras_swd.masking import all_finite
+from keras_swd.processes import agreed
 from keras_swd.selection import check_sparsity, lowest_units
 
 #: Units that are ranked among themselves.
