@@ -36,6 +36,7 @@ NETWORKS = {
 }
 SIZES = (270_000, 4_300_000, 25_500_000)
 SKIP = 3  # first steps of a turn, in which counts are found anew
+SLOW = 5  # tfmot with masks renewed at every step gets so many times fewer
 
 
 class Clock(keras.callbacks.Callback):
@@ -85,7 +86,7 @@ def tfmot_turns(build, optimizer, data, steps):
         on_train_batch_end = Clock.on_train_batch_end
         step = Clock.step
 
-    def turn(every=None):
+    def turn(every=None, steps=steps):
         model = build(None, keras=tf_keras)
         callbacks = []
         if every:
@@ -106,7 +107,7 @@ def tfmot_turns(build, optimizer, data, steps):
     return {
         "tf_keras": turn(),
         "tfmot": turn(every=100),
-        "tfmot each step": turn(every=1),
+        "tfmot each step": turn(every=1, steps=max(steps // SLOW, 2 * SKIP)),
     }
 
 

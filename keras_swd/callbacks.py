@@ -7,10 +7,8 @@ import keras
 import numpy as np
 
 from keras_swd import forecast
-from keras_swd.aims import Aim
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.choosing import selection
-from keras_swd.kernels import Choice
+from keras_swd.choosing import check_ramp, selection
 from keras_swd.limits import Goal
 from keras_swd.masking import (
     apply_masks,
@@ -19,11 +17,12 @@ from keras_swd.masking import (
     share_of_norm,
 )
 from keras_swd.optimizers import build_parts
-from keras_swd.prunable import Attached, Prunable
-from keras_swd.regularizers.plan import Plan, agreed_times
+from keras_swd.prunable import Prunable
+from keras_swd.regularizers.plan import agreed_times
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
+from keras_swd.steering import Steering
 from keras_swd.target import check_goal
 
 #: Share of the final strength from which on the ranking is taken seriously.
@@ -36,8 +35,9 @@ class PruningScheduler(keras.callbacks.Callback):
     Before every step it sets the strength along its schedule and the threshold
     of each kernel to the score of the last unit that would go now. At the end
     of the run it sets the selected units to exactly zero. With
-    `steps_per_execution` both stand still for so many steps; keep it small, for
-    a kept weight that dips below an old threshold is decayed as well.
+    `steps_per_execution` on JAX, or where XLA compiles the step, both stand
+    still for so many steps; keep it small there, for a kept weight that dips
+    below an old threshold is decayed as well.
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
@@ -95,6 +95,13 @@ class PruningScheduler(keras.callbacks.Callback):
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
             Defaults to the end, or to what the regularizer's method has.
+        ramp: A `Schedule`, the part of the target that is selected, as a
+            function of progress; it must reach 1. With
+            `Polynomial(0.1, 1.0, finish=0.6)` a tenth of it is at first, and
+            all from 60 % of the run on, which gives the last weights to go
+            time to prove their worth; let the strength start high then. For
+            methods that select anew at every step. Defaults to `None`, all of
+            the target at once, as in the paper.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
@@ -133,6 +140,7 @@ class PruningScheduler(keras.callbacks.Callback):
         monitor_data=None,
         reallocations: int | None = 100,
         remove_at: float | None = None,
+        ramp: Schedule | None = None,
     ):
         super().__init__()
         self.sparsity = check_goal(sparsity)
@@ -160,6 +168,7 @@ class PruningScheduler(keras.callbacks.Callback):
                 "Argument `remove_at` must be greater than 0. To prune before "
                 f"training, use `remove`. Received: remove_at={remove_at}."
             )
+        self.ramp = None if ramp is None else check_ramp(ramp, by=1.0)
 
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
@@ -167,11 +176,11 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
-        self._attached: list[Attached | Aim] = []
-        self._plans: list[Plan] = []
+        self._steering: Steering
+        self._attached = False
         self._masks: list[np.ndarray] = []
         self._removals_made = 0
-        self._strength = self._coming = 0.0
+        self._strength = 0.0
         self._warned: set[str | int] = set()
         if self.model.built:
             self._attach()
@@ -190,13 +199,12 @@ class PruningScheduler(keras.callbacks.Callback):
             self._attach()
         progress = self._progress(batch)
         first = not self._selection.counts
-        choices = None if self._masks else self._select(progress)
+        if not self._masks:
+            self._count(progress)
         self._remove_what_is_due(progress)
         if self._masks:
             return
-        self._coming = self._strongest(progress)
-        for attached, plan in zip(self._attached, self._plans, strict=True):
-            attached.set(plan.strength(progress), choices)
+        self._steering.begin_step(progress)
         if first and self._selection.counts:
             self._warn_of_forecast(progress)
 
@@ -204,13 +212,15 @@ class PruningScheduler(keras.callbacks.Callback):
         """Notes what is done; keeps removed units at zero."""
         self._done = self._progress(batch + 1)
         self._batches = batch + 1
+        if self._attached:
+            self._steering.end_step()
         if self._masks:
             self._up_to_date_model()
             apply_masks(self._prunable.weights, self._masks)
         elif self._attached and self._selection.choices:
             # Not in `on_train_batch_begin`: where data end unforeseen, Keras
             # begins a step that never runs.
-            self._strength = self._coming
+            self._strength = self._steering.strength
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
@@ -227,8 +237,7 @@ class PruningScheduler(keras.callbacks.Callback):
             -1.0 if self._masks else self._selection.threshold
         )
         logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
-        for attached in self._attached:
-            logs.update(attached.logs())
+        logs.update(self._steering.logs())
         if self.monitor_data is not None:
             logs.update(
                 metrics_if_removed(
@@ -252,7 +261,7 @@ class PruningScheduler(keras.callbacks.Callback):
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks()
             )
-            self._release()
+            self._steering.release()
             removed = "not all" if self._masks else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
@@ -289,7 +298,7 @@ class PruningScheduler(keras.callbacks.Callback):
         serialize = keras.saving.serialize_keras_object
         strengths = dict.fromkeys(
             plan.strength
-            for plan in self._plans
+            for plan in self._steering.plans
             if isinstance(plan.strength, Schedule)
         )
         return {
@@ -299,6 +308,7 @@ class PruningScheduler(keras.callbacks.Callback):
             "total_steps": int(self._total),
             "reallocations": self.reallocations,
             "remove_at": self._remove_at,
+            "ramp": serialize(self.ramp),
         }
 
     def _present_masks(self) -> list[np.ndarray]:
@@ -325,11 +335,15 @@ class PruningScheduler(keras.callbacks.Callback):
         }
         self._removals, pick_at = agreed_times(list(plans.values()))
         self._remove_at = self._removals[-1][0]
-        self._attached, new = self._prunable.attach(self.model)
-        self._plans = [plans[id(a.regularizer)] for a in self._attached]
-        self._selection = selection(
-            self._prunable, pick_at, self.reallocations or self._total
-        )
+        periods = self.reallocations or self._total
+        self._selection = selection(self._prunable, pick_at, periods)
+        if self.ramp is not None:
+            self._selection.follow(self.ramp, self._removals)
+        attached, new = self._prunable.attach(self.model)
+        own = [plans[id(each.regularizer)] for each in attached]
+        self._steering = Steering(attached, own, self._selection, self._total)
+        self._attached = True
+        new = new or self._steering.new
         if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
             self.model.make_train_function(force=True)
@@ -356,23 +370,17 @@ class PruningScheduler(keras.callbacks.Callback):
 
     # Selection --------------------------------------------------------------
 
-    def _select(self, progress: float) -> list[Choice] | None:
-        """Renews the selection; returns it if it is another than before."""
-        before = self._selection.choices
+    def _count(self, progress: float) -> None:
+        """Finds how many units of each set go, now and then."""
         # While the decay is weak, the ranking still mirrors initial values.
-        settling = SETTLING * self._strongest(1.0)
+        strongest = self._steering.strongest
+        settled = strongest(progress) >= SETTLING * strongest(1.0)
         if self._selection.update(progress) and (
-            self._selection.final or self._strongest(progress) >= settling
+            self._selection.final or settled
         ):
             at_risk = self._prunable.at_risk(self._selection.counts)
             for place, message in at_risk.items():
                 self._warn_once(place, message)
-        choices = self._selection.choices
-        return None if choices is before else choices
-
-    def _strongest(self, progress: float) -> float:
-        """The largest strength of all regularizers at `progress`."""
-        return max(plan.strength(progress) for plan in self._plans)
 
     def _remove_what_is_due(self, progress: float, ended=False) -> None:
         """Zeroes units for good, as many as the plan wants by now."""
@@ -386,17 +394,12 @@ class PruningScheduler(keras.callbacks.Callback):
         check_finite(self._prunable.weights)
         self._masks = self._selection.masks(due[-1])
         self._removals_made = len(due)
-        self._release()
+        self._steering.release()
         apply_masks(self._prunable.weights, self._masks)
         if due[-1] < 1.0:
             return
         for message in self._prunable.shortfalls(self.model, self._masks):
             self._warn_once(message, message)
-
-    def _release(self) -> None:
-        """Leaves plain weight decay to what comes after this run."""
-        for attached in self._attached:
-            attached.release()
 
     # Warnings ---------------------------------------------------------------
 
@@ -405,37 +408,35 @@ class PruningScheduler(keras.callbacks.Callback):
             self._warned.add(subject)
             warnings.warn(message, stacklevel=2)
 
-    def _decay(self, progress: float) -> float:
-        """The strongest decay of a selected weight at `progress`."""
-        progress = min(progress, 1.0)
-        pairs = zip(self._attached, self._plans, strict=True)
-        return max(a.regularizer.decay(p.strength(progress)) for a, p in pairs)
-
     def _warn_of_instability(self) -> None:
         """Warns if the decay of this epoch's last step is too strong."""
         if self._masks or not self._attached:
             return
         end = (self._epoch + 1) * self._steps_per_epoch / self._total
         optimizer = getattr(self.model, "optimizer", None)
-        message = forecast.instability(optimizer, self._decay(end))
+        message = forecast.instability(optimizer, self._steering.decay(end))
         if message is not None:
             self._warn_once("stability", message)
 
     def _warn_of_forecast(self, progress: float) -> None:
         """Warns if selected weights will not be near zero at the end."""
         if 0.0 in (
-            self._strongest(self._remove_at),
-            self._decay(self._remove_at),
+            self._steering.strongest(self._remove_at),
+            self._steering.decay(self._remove_at),
         ):
             return  # nothing is driven down, as in magnitude pruning
-        optimizer = getattr(self.model, "optimizer", None)
+        choices, selected = self._selection.choices, 0.0
+        if self.ramp is not None:
+            choices = self._prunable.choose(self._prunable.counts())
+            selected = self._selection.whole_at
         left = forecast.share_left(
-            optimizer,
-            self._decay,
-            max(choice.threshold for choice in self._selection.choices),
+            getattr(self.model, "optimizer", None),
+            self._steering.decay,
+            max(choice.threshold for choice in choices),
             total_steps=self._total,
             begin=progress,
             end=self._remove_at,
+            selected=selected,
         )
         message = forecast.shortfall(left)
         if message is not None:

@@ -1,11 +1,15 @@
 """Which units are chosen in the course of a run: anew at each step, or once."""
 
+import math
 import warnings
 
 import numpy as np
 
 from keras_swd.kernels import Choice
 from keras_swd.prunable import Prunable
+from keras_swd.regularizers.plan import Removals
+from keras_swd.schedules import Constant, Schedule
+from keras_swd.target import UnitSet
 
 
 class Renewed:
@@ -23,6 +27,8 @@ class Renewed:
         self.prunable = prunable
         self.periods = periods
         self.period: int | None = None
+        #: The part of the target that is chosen, as a function of progress.
+        self.ramp: Schedule = Constant(1.0)
         self.share = 1.0
         self.counts: list[int] = []
         self.choices: list[Choice] = []
@@ -32,23 +38,59 @@ class Renewed:
         """The largest threshold of all sets, -1 before the first step."""
         return max((c.threshold for c in self.choices), default=-1.0)
 
-    def update(self, progress: float) -> bool:
-        """Chooses for the coming step; returns whether counts are new."""
-        period = int(progress * self.periods)
-        new = period != self.period
-        if new:
-            self.period = period
-            self.counts = self.prunable.counts()
-        self.choices = self.prunable.choose(self.counts, self.choices)
-        return new
+    @property
+    def whole_at(self) -> float:
+        """The progress from which all of the target is chosen."""
+        whole = (
+            i / self.periods
+            for i in range(self.periods)
+            if math.isclose(self.ramp(i / self.periods), 1.0)
+        )
+        return next(whole, 1.0)
 
-    def masks(self, share: float = 1.0) -> list[np.ndarray]:
+    def follow(self, ramp: Schedule, removals: Removals) -> None:
+        """Lets the part of the target that is chosen follow a ramp.
+
+        Args:
+            ramp: A `Schedule`.
+            removals: When units become zero, and which share of the target.
+
+        Raises:
+            ValueError: If the ramp is not at its end by then, or what is
+                removed does not allow for parts.
+        """
+        check_ramp(ramp, by=removals[-1][0])
+        for units in self.prunable.sets:
+            method = units.regularizer
+            if len(removals) > 1 or method.part is not None:
+                _refuse(ramp, units, f"method {type(method).__name__}")
+            if method.granularity.fixed_sparsity is not None:
+                _refuse(ramp, units, f"granularity {method.granularity!r}")
+        self.ramp = ramp
+        self.share = ramp(0.0)
+
+    def update(self, progress: float) -> bool:
+        """Finds how many go in the coming step; returns whether that is new."""
+        period = int(progress * self.periods)
+        if period == self.period:
+            return False
+        self.period = period
+        self.share = self.ramp(progress)
+        self.counts = self.prunable.counts(self.share)
+        return True
+
+    def renew(self) -> None:
+        """Chooses as many as `update` found, of the weights as they are now."""
+        self.choices = self.prunable.choose(self.counts, self.choices)
+
+    def masks(self, share: float | None = None) -> list[np.ndarray]:
         """Returns a mask for each weight, as the weights are now.
 
         Args:
             share: Float in (0, 1], the part of the target that goes. Defaults
-                to `1.0`.
+                to the part that is chosen now.
         """
+        share = self.share if share is None else share
         if not self.counts or share != self.share:
             self.counts = self.prunable.counts(share)
             self.share = share
@@ -71,6 +113,8 @@ class Once:
 
     #: No threshold holds these units.
     threshold = -1.0
+    #: All of them are chosen from the first step on.
+    whole_at = 0.0
 
     def __init__(self, prunable: Prunable, pick_at: float):
         self.prunable = prunable
@@ -79,8 +123,14 @@ class Once:
         self.counts: list[int] = []
         self.choices: list[Choice] = []
 
+    def follow(self, ramp: Schedule, removals: Removals) -> None:
+        """Raises a `ValueError`: what is chosen once is chosen whole."""
+        del removals
+        units = self.prunable.sets[0]
+        _refuse(ramp, units, f"method {type(units.regularizer).__name__}")
+
     def update(self, progress: float) -> bool:
-        """Chooses for the coming step; returns whether counts are new."""
+        """Chooses if the moment has come; returns whether it has just come."""
         if self.final:
             return False
         first = not self.choices
@@ -96,11 +146,14 @@ class Once:
         self._keep()
         return True
 
-    def masks(self, share: float = 1.0) -> list[np.ndarray]:
+    def renew(self) -> None:
+        """There is nothing to renew: what is chosen stays."""
+
+    def masks(self, share: float | None = None) -> list[np.ndarray]:
         """Returns a mask for each weight; before the moment, as of now.
 
         Args:
-            share: Float, 1: what is chosen once goes at once.
+            share: Float, 1, or None: what is chosen once goes at once.
         """
         del share
         choices = self.choices
@@ -170,6 +223,31 @@ def selection(
     if pick_at is None:
         return Renewed(prunable, periods)
     return Once(prunable, pick_at)
+
+
+def check_ramp(ramp, by: float) -> Schedule:
+    """Returns `ramp`, or raises if it is no schedule that has reached 1.
+
+    Args:
+        ramp: The part of the target that is chosen, as a function of progress.
+        by: Float, the progress at which it must be all of it.
+    """
+    if isinstance(ramp, Schedule) and math.isclose(ramp(by), 1.0):
+        return ramp
+    raise ValueError(
+        "Argument `ramp` must be a keras_swd schedule that reaches 1, all of "
+        f"the target, at progress {by:g}, when units are removed, e.g. "
+        "keras_swd.Polynomial(0.1, 1.0, finish=0.6). "
+        f"Received: ramp={ramp!r}."
+    )
+
+
+def _refuse(ramp: Schedule, units: UnitSet, reason: str) -> None:
+    raise ValueError(
+        f"Argument `ramp` cannot be followed by kernel {units.path!r}: its "
+        f"{reason} meets the target in its own way. Leave `ramp` out, or use "
+        f"`SelectiveWeightDecay`. Received: ramp={ramp!r}."
+    )
 
 
 def _all(size: int) -> Choice:

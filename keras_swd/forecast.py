@@ -44,6 +44,7 @@ def share_left(
     total_steps: int,
     begin: float = 0.0,
     end: float = 1.0,
+    selected: float = 0.0,
 ) -> float | None:
     """Forecasts what is left of a weight that is selected in mid-run.
 
@@ -60,6 +61,8 @@ def share_left(
             `0.0`.
         end: Float, the progress at which weights are removed. Defaults to
             `1.0`.
+        selected: Float, the progress before which the weight may not be
+            selected yet. Defaults to `0.0`.
 
     Returns:
         Float, the share of the weight's size that is left at `end`. None for
@@ -70,7 +73,8 @@ def share_left(
     points = min(POINTS, last - first)
     edges = np.linspace(first, last, points + 1).astype(int)
     decays = np.array([decay(step / total_steps) for step in edges[:-1]])
-    late = int(np.argmax(decays >= 0.1 * decays.max(initial=0.0)))
+    strong = int(np.argmax(decays >= 0.1 * decays.max(initial=0.0)))
+    late = max(strong, int(np.searchsorted(edges, selected * total_steps)))
     rates = _learning_rates(optimizer, edges[late:-1] - first)
     path = list(zip(rates, decays[late:], np.diff(edges)[late:], strict=True))
     if isinstance(optimizer, keras.optimizers.SGD):

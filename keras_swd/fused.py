@@ -1,9 +1,13 @@
 """Elementwise work on a kernel in one pass over its memory."""
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Sequence
 
 import keras
+
+#: Values from which on one pass saves more than it costs to begin one.
+LARGE = 10_000
 
 
 @functools.lru_cache(maxsize=256)
@@ -14,8 +18,9 @@ def fused(
 
     On TensorFlow each elementwise operation writes a whole array of its own,
     which for a chain of them on a large kernel costs more than the layer's
-    gradient. XLA computes the chain in one pass. JAX compiles whole steps so
-    anyway; on other backends the function runs as it is.
+    gradient. XLA computes the chain in one pass, which pays for all but small
+    kernels. JAX compiles whole steps so anyway; on other backends the function
+    runs as it is.
 
     Args:
         function: Function of the settings and then of tensors.
@@ -27,7 +32,7 @@ def fused(
         Function of the remaining arguments.
     """
     bound = functools.partial(function, *settings)
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() != "tensorflow" or math.prod(shape) < LARGE:
         return bound
     import tensorflow as tf
 

@@ -291,8 +291,11 @@ class Attached:
         if choices is None:
             self.controls.set(strength)
             return
-        values = [weight.controls(choices) for weight in self.weights]
-        self.controls.set(strength, np.concatenate(values))
+        self.controls.set(strength, self.numbers(choices))
+
+    def numbers(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns what tells a compiled step the choice."""
+        return np.concatenate([w.controls(choices) for w in self.weights])
 
     def release(self) -> None:
         """Leaves plain weight decay to what comes after this run."""

@@ -12,8 +12,9 @@ import numpy as np
 
 #: Arrays up to this many values are partitioned as a whole.
 SMALL = 1 << 20
-#: Values looked at together: they fit the processor's cache.
-CHUNK = 1 << 16
+#: Values looked at together: they fit the processor's cache, and what is made
+#: of them is too small for the allocator to fetch from the system each time.
+CHUNK = 30_000
 #: Values sampled to bracket the threshold of a large array.
 SAMPLE = 1 << 16
 #: How far a threshold is expected to go in one step, relative to its value.

@@ -12,6 +12,7 @@ from keras_swd.allocation import Allocation
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.held import Held
+from keras_swd.hostcall import HostCall
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
 from keras_swd.schedules import Exponential, Schedule
@@ -283,7 +284,8 @@ class Controls:
     """The strength, and what selects the units of some kernels, for a step.
 
     The two are held apart: a selection that is made once may be as large as
-    the kernels, and is written once.
+    the kernels, and is written once. Steps that can ask for them do not read
+    what is held.
 
     Args:
         size: Integer, how many numbers select.
@@ -295,6 +297,20 @@ class Controls:
         self.selection = Held([-1.0] * size, name="selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+        #: What steps may ask, and where in its answer these begin.
+        self.call: HostCall | None = None
+        self.place = 0
+
+    def tensors(self):
+        """Returns the strength and the selection, for what is being built."""
+        numbers = None if self.call is None else self.call.tensor()
+        if numbers is None:
+            return tuple(
+                ops.convert_to_tensor(held.state)
+                for held in (self.strength, self.selection)
+            )
+        own = numbers[self.place : self.place + self.size + 1]
+        return own[0], own[1:]
 
     def set(
         self,
@@ -335,10 +351,10 @@ class KernelView(keras.regularizers.Regularizer):
 
     def __call__(self, values):
         """Returns the penalty of the kernel at the present controls."""
-        selection = ops.convert_to_tensor(self.controls.selection.state)
+        strength, selection = self.controls.tensors()
         return self.instance.penalty(
             values,
-            ops.convert_to_tensor(self.controls.strength.state),
+            strength,
             self.use.select,
             selection[self.use.start : self.use.end],
         )

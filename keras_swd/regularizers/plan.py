@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+#: When units become zero, and which share of the target by then.
+Removals = tuple[tuple[float, float], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -25,14 +28,14 @@ class Plan:
     before: tuple[tuple[float, float], ...] = ()
 
     @property
-    def removals(self) -> tuple[tuple[float, float], ...]:
+    def removals(self) -> Removals:
         """When units become zero, and which share of the target by then."""
         return (*self.before, (self.remove_at, 1.0))
 
 
 def agreed_times(
     plans: Sequence[Plan],
-) -> tuple[tuple[tuple[float, float], ...], float | None]:
+) -> tuple[Removals, float | None]:
     """Returns `removals` and `pick_at` of plans for one run.
 
     Raises:

@@ -1,0 +1,218 @@
+"""Steps that ask the host, and everything else that reads the penalty."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_swd import (
+    Constant,
+    GlobalRanking,
+    PruningScheduler,
+    SelectiveWeightDecay,
+)
+from keras_swd.host import given, read
+
+pytestmark = pytest.mark.tensorflow
+
+RATE, DECAY, STRENGTH, SPARSITY, STEPS = 0.1, 0.01, 500.0, 0.7, 8
+
+
+def network():
+    # One regularizer for each layer: they share what they ask.
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            *(
+                layers.Dense(
+                    n,
+                    use_bias=False,
+                    kernel_regularizer=SelectiveWeightDecay(DECAY),
+                )
+                for n in (8, 4)
+            ),
+        ]
+    )
+
+
+def scheduler():
+    return PruningScheduler(SPARSITY, Constant(STRENGTH), GlobalRanking())
+
+
+def fit(model, *callbacks, epochs=2, **arguments):
+    x, y = np.zeros((STEPS * 2, 6)), np.zeros((STEPS * 2, 4))
+    return model.fit(
+        x,
+        y,
+        batch_size=2,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[scheduler(), *callbacks],
+        **arguments,
+    ).history
+
+
+def penalty(weights, strength=STRENGTH, threshold=None):
+    """The paper's, of the weights of all layers; and its threshold."""
+    flat = np.concatenate([np.ravel(w) for w in weights]).astype("float64")
+    if threshold is None:
+        lowest = round(SPARSITY * flat.size)
+        threshold = np.sort(np.abs(flat))[lowest - 1]
+    selected = np.abs(flat) <= threshold
+    squares = flat**2
+    found = np.sum(squares) + strength * np.sum(squares[selected])
+    return 0.5 * DECAY * found, threshold
+
+
+class Watch(keras.callbacks.Callback):
+    """Reads the penalty in the middle of a run, and after it."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses, self.found, self.expected = losses, [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.before = self.model.get_weights()
+
+    def on_train_batch_end(self, batch, logs=None):
+        _, threshold = penalty(self.before)
+        weights = self.model.get_weights()
+        self.expected.append(penalty(weights, threshold=threshold)[0])
+        self.found.append(float(self.losses(self.model)))
+
+
+def eagerly(model):
+    return sum(model.losses)
+
+
+def compiled(**arguments):
+    import tensorflow as tf
+
+    return tf.function(lambda model: sum(model.losses), **arguments)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        lambda: eagerly,
+        lambda: compiled(),
+        lambda: compiled(jit_compile=True),
+        lambda: (
+            lambda model: model.evaluate(
+                np.zeros((2, 6)), np.zeros((2, 4)), verbose=0
+            )
+        ),
+    ],
+    ids=["eagerly", "compiled", "compiled by XLA", "evaluate"],
+)
+def test_between_steps_the_penalty_is_that_of_the_last_step(losses):
+    model, watch = network(), Watch(losses())
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    fit(model, watch)
+    # At first it is not known yet who will read what.
+    np.testing.assert_allclose(watch.found[1:], watch.expected[1:], rtol=1e-5)
+
+
+def test_validation_does_not_change_the_run():
+    plain, validated = network(), network()
+    validated.set_weights(plain.get_weights())
+    for model in (plain, validated):
+        model.compile(keras.optimizers.SGD(RATE), "mse")
+    data = np.ones((2, 6)), np.ones((2, 4))
+    histories = [
+        fit(plain),
+        fit(validated, validation_data=data, validation_freq=1),
+    ]
+    for one, other in zip(
+        plain.get_weights(), validated.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert histories[0]["swd_threshold"] == histories[1]["swd_threshold"]
+
+
+def test_after_the_run_the_penalty_is_plain_weight_decay():
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse")
+    fit(model)
+    found = model.evaluate(np.zeros((2, 6)), np.zeros((2, 4)), verbose=0)
+    plain, _ = penalty(model.get_weights(), strength=0.0)
+    assert found == pytest.approx(plain, rel=1e-5)
+    assert float(eagerly(model)) == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
+)
+def test_thresholds_follow_when_a_model_is_compiled_anew(arguments):
+    """What asked before may ask no more, and the other way round."""
+    model, fresh = network(), network()
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    fit(model)
+    model.set_weights(fresh.get_weights())
+    for each in (model, fresh):
+        each.compile(keras.optimizers.SGD(RATE), "mse", **arguments)
+        fit(each)
+    for one, other in zip(
+        model.get_weights(), fresh.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
+
+
+def test_two_models_in_turn_are_told_their_own():
+    """They hold the same layers in another order."""
+    swd = [SelectiveWeightDecay(DECAY) for _ in range(2)]
+    dense = [layers.Dense(6, use_bias=False, kernel_regularizer=r) for r in swd]
+    models = [
+        keras.Sequential([keras.Input((6,)), *order])
+        for order in (dense, dense[::-1])
+    ]
+    for model in (*models, *models):
+        dense[0].kernel.assign(0.5 * keras.random.normal((6, 6)))
+        dense[1].kernel.assign(keras.random.normal((6, 6)))
+        model.compile(keras.optimizers.SGD(RATE), "mse")
+        model.fit(
+            np.zeros((STEPS * 2, 6)),
+            np.zeros((STEPS * 2, 6)),
+            batch_size=2,
+            verbose=0,
+            callbacks=[scheduler()],
+        )
+        left = [np.count_nonzero(layer.get_weights()[0]) for layer in dense]
+        assert sum(left) == 72 - round(SPARSITY * 72)
+        assert left[1] > left[0]
+
+
+def test_steps_of_one_program_ask_at_each_step():
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse", steps_per_execution=3)
+    weights = [w.copy() for w in model.get_weights()]
+    start = np.concatenate([w.ravel() for w in weights]).astype("float64")
+
+    class Last(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen = self.model.get_weights()
+
+    last = Last()
+    fit(model, last, epochs=1)
+    for _ in range(STEPS):
+        _, threshold = penalty([start])
+        selected = np.abs(start) <= threshold
+        start = start * (1.0 - RATE * DECAY * (1.0 + STRENGTH * selected))
+    found = np.concatenate([w.ravel() for w in last.seen])
+    np.testing.assert_allclose(found, start, rtol=1e-5)
+
+
+def test_values_that_are_handed_out_are_read_in_their_thread_alone():
+    variable = keras.Variable(np.ones(3, "float32"))
+    handed, seen = np.zeros(3, "float32"), []
+    with given([variable], [handed]):
+        assert read(variable) is handed
+        other = threading.Thread(
+            target=lambda: seen.append(read(variable).tolist())
+        )
+        other.start()
+        other.join()
+    assert seen == [[1.0, 1.0, 1.0]]
+    assert read(variable).tolist() == [1.0, 1.0, 1.0]
