@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd import forecast
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.choosing import check_ramp, selection
+from keras_swd.choosing import Once, Renewed, check_ramp, selection
+from keras_swd.foresight import Foresight
 from keras_swd.limits import Goal
 from keras_swd.masking import (
     apply_masks,
@@ -25,19 +25,16 @@ from keras_swd.selection import check_count
 from keras_swd.steering import Steering
 from keras_swd.target import check_goal
 
-#: Share of the final strength from which on the ranking is taken seriously.
-SETTLING = 0.01
-
 
 class PruningScheduler(keras.callbacks.Callback):
     """Prunes the kernels that carry a pruning regularizer, during `fit`.
 
-    Before every step it sets the strength along its schedule and the threshold
-    of each kernel to the score of the last unit that would go now. At the end
-    of the run it sets the selected units to exactly zero. With
-    `steps_per_execution` on JAX, or where XLA compiles the step, both stand
-    still for so many steps; keep it small there, for a kept weight that dips
-    below an old threshold is decayed as well.
+    Every step gets the strength from its schedule and, for each kernel, the
+    score of the last unit that would go now as threshold. At the end of the run
+    the selected units are set to exactly zero. With `steps_per_execution` both
+    stand still for so many steps, on JAX, where XLA compiles the step, and on
+    several replicas; keep it small there, for a kept weight that dips below an
+    old threshold is decayed as well.
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
@@ -46,7 +43,8 @@ class PruningScheduler(keras.callbacks.Callback):
 
     At the end of each epoch it adds to `logs`:
 
-    - `sparsity`: share of the prunable weights that removal would zero now.
+    - `sparsity`: share of the prunable weights that removal would zero now;
+      of a target that grows by a `ramp`, the part that is selected.
     - `swd_strength`: strength of the selective decay.
     - `swd_threshold`: largest threshold of all kernels, -1 without any.
     - `swd_residual`: share of the squared norm of the prunable kernels that
@@ -100,8 +98,9 @@ class PruningScheduler(keras.callbacks.Callback):
             `Polynomial(0.1, 1.0, finish=0.6)` a tenth of it is at first, and
             all from 60 % of the run on, which gives the last weights to go
             time to prove their worth; let the strength start high then. For
-            methods that select anew at every step. Defaults to `None`, all of
-            the target at once, as in the paper.
+            methods that select anew at every step. What is logged is that of
+            the part until then, `accuracy_if_removed` too. Defaults to `None`,
+            all of the target at once, as in the paper.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no
@@ -176,19 +175,22 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
+        self._selection: Renewed | Once
         self._steering: Steering
+        self._foresight: Foresight
         self._attached = False
         self._masks: list[np.ndarray] = []
         self._removals_made = 0
         self._strength = 0.0
-        self._warned: set[str | int] = set()
         if self.model.built:
             self._attach()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
         self._epoch = epoch
-        self._warn_of_instability()
+        if self._attached and not self._masks:
+            end = (epoch + 1) * self._steps_per_epoch / self._total
+            self._foresight.of_instability(end)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
@@ -199,14 +201,14 @@ class PruningScheduler(keras.callbacks.Callback):
             self._attach()
         progress = self._progress(batch)
         first = not self._selection.counts
-        if not self._masks:
-            self._count(progress)
+        if not self._masks and self._selection.update(progress):
+            self._foresight.of_collapse(progress)
         self._remove_what_is_due(progress)
         if self._masks:
             return
         self._steering.begin_step(progress)
         if first and self._selection.counts:
-            self._warn_of_forecast(progress)
+            self._foresight.of_shortfall(progress)
 
     def on_train_batch_end(self, batch, logs=None):
         """Notes what is done; keeps removed units at zero."""
@@ -225,6 +227,9 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self._up_to_date_model()
+        if self._attached:
+            # Where data end unforeseen, a step has begun that never runs.
+            self._steering.end_step()
         if self.params.get("steps") is None:
             self._steps_per_epoch = self._batches
         if not self._attached:
@@ -259,7 +264,7 @@ class PruningScheduler(keras.callbacks.Callback):
             self._selection.forget()
         elif self._removals_made < len(self._removals):
             residual = share_of_norm(
-                self._prunable.weights, self._selection.masks()
+                self._prunable.weights, self._selection.masks(1.0)
             )
             self._steering.release()
             removed = "not all" if self._masks else "nothing"
@@ -341,9 +346,18 @@ class PruningScheduler(keras.callbacks.Callback):
             self._selection.follow(self.ramp, self._removals)
         attached, new = self._prunable.attach(self.model)
         own = [plans[id(each.regularizer)] for each in attached]
-        self._steering = Steering(attached, own, self._selection, self._total)
+        self._steering = Steering(
+            self.model, attached, own, self._selection, self._total
+        )
+        self._foresight = Foresight(
+            self.model,
+            self._prunable,
+            self._selection,
+            self._steering,
+            self._remove_at,
+        )
         self._attached = True
-        new = new or self._steering.new
+        new = new or self._steering.must_compile
         if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
             self.model.make_train_function(force=True)
@@ -368,19 +382,7 @@ class PruningScheduler(keras.callbacks.Callback):
         step = self._epoch * self._steps_per_epoch + batch
         return min(step / self._total, 1.0)
 
-    # Selection --------------------------------------------------------------
-
-    def _count(self, progress: float) -> None:
-        """Finds how many units of each set go, now and then."""
-        # While the decay is weak, the ranking still mirrors initial values.
-        strongest = self._steering.strongest
-        settled = strongest(progress) >= SETTLING * strongest(1.0)
-        if self._selection.update(progress) and (
-            self._selection.final or settled
-        ):
-            at_risk = self._prunable.at_risk(self._selection.counts)
-            for place, message in at_risk.items():
-                self._warn_once(place, message)
+    # Removal ----------------------------------------------------------------
 
     def _remove_what_is_due(self, progress: float, ended=False) -> None:
         """Zeroes units for good, as many as the plan wants by now."""
@@ -399,45 +401,4 @@ class PruningScheduler(keras.callbacks.Callback):
         if due[-1] < 1.0:
             return
         for message in self._prunable.shortfalls(self.model, self._masks):
-            self._warn_once(message, message)
-
-    # Warnings ---------------------------------------------------------------
-
-    def _warn_once(self, subject: str | int, message: str) -> None:
-        if subject not in self._warned:
-            self._warned.add(subject)
-            warnings.warn(message, stacklevel=2)
-
-    def _warn_of_instability(self) -> None:
-        """Warns if the decay of this epoch's last step is too strong."""
-        if self._masks or not self._attached:
-            return
-        end = (self._epoch + 1) * self._steps_per_epoch / self._total
-        optimizer = getattr(self.model, "optimizer", None)
-        message = forecast.instability(optimizer, self._steering.decay(end))
-        if message is not None:
-            self._warn_once("stability", message)
-
-    def _warn_of_forecast(self, progress: float) -> None:
-        """Warns if selected weights will not be near zero at the end."""
-        if 0.0 in (
-            self._steering.strongest(self._remove_at),
-            self._steering.decay(self._remove_at),
-        ):
-            return  # nothing is driven down, as in magnitude pruning
-        choices, selected = self._selection.choices, 0.0
-        if self.ramp is not None:
-            choices = self._prunable.choose(self._prunable.counts())
-            selected = self._selection.whole_at
-        left = forecast.share_left(
-            getattr(self.model, "optimizer", None),
-            self._steering.decay,
-            max(choice.threshold for choice in choices),
-            total_steps=self._total,
-            begin=progress,
-            end=self._remove_at,
-            selected=selected,
-        )
-        message = forecast.shortfall(left)
-        if message is not None:
-            self._warn_once("forecast", message)
+            self._foresight.warn(message, message)

@@ -11,6 +11,9 @@ from keras_swd.regularizers.plan import Removals
 from keras_swd.schedules import Constant, Schedule
 from keras_swd.target import UnitSet
 
+#: Points of the run at which a ramp is looked at, to find its end.
+POINTS = 1000
+
 
 class Renewed:
     """The lowest units, found again at every step.
@@ -41,12 +44,8 @@ class Renewed:
     @property
     def whole_at(self) -> float:
         """The progress from which all of the target is chosen."""
-        whole = (
-            i / self.periods
-            for i in range(self.periods)
-            if math.isclose(self.ramp(i / self.periods), 1.0)
-        )
-        return next(whole, 1.0)
+        grid = (i / POINTS for i in range(POINTS))
+        return next((p for p in grid if math.isclose(self.ramp(p), 1.0)), 1.0)
 
     def follow(self, ramp: Schedule, removals: Removals) -> None:
         """Lets the part of the target that is chosen follow a ramp.
@@ -60,9 +59,10 @@ class Renewed:
                 removed does not allow for parts.
         """
         check_ramp(ramp, by=removals[-1][0])
+        in_rounds = len(removals) > 1
         for units in self.prunable.sets:
             method = units.regularizer
-            if len(removals) > 1 or method.part is not None:
+            if in_rounds or method.part is not None:
                 _refuse(ramp, units, f"method {type(method).__name__}")
             if method.granularity.fixed_sparsity is not None:
                 _refuse(ramp, units, f"granularity {method.granularity!r}")
@@ -72,10 +72,13 @@ class Renewed:
     def update(self, progress: float) -> bool:
         """Finds how many go in the coming step; returns whether that is new."""
         period = int(progress * self.periods)
-        if period == self.period:
+        share = self.ramp(progress)
+        # All of the target is chosen as soon as the ramp allows.
+        arrived = self.share < 1.0 and math.isclose(share, 1.0)
+        if period == self.period and not arrived:
             return False
         self.period = period
-        self.share = self.ramp(progress)
+        self.share = 1.0 if math.isclose(share, 1.0) else share
         self.counts = self.prunable.counts(self.share)
         return True
 

@@ -99,8 +99,8 @@ def shortfall(left: float | None) -> str | None:
     return (
         f"A weight selected when the strength has grown will keep {left:.0%} "
         "of its value until removal, so removing it may cost accuracy. Let "
-        "growth `finish` earlier (or remove later), raise the strength that "
-        "it ends at, or let the learning rate fall later."
+        "growth, and a `ramp`, `finish` earlier (or remove later), raise the "
+        "strength that it ends at, or let the learning rate fall later."
     )
 
 
@@ -170,4 +170,5 @@ def _adam(path, magnitude: float, optimizer) -> float:
             square += (1.0 - optimizer.beta_2) * change
             weight -= rate * mean / (math.sqrt(square) + optimizer.epsilon)
             end.append(abs(weight))
-    return max(end, default=0.0) / magnitude if magnitude > 0.0 else 0.0
+    left = max(end, default=abs(weight))
+    return left / magnitude if magnitude > 0.0 else 0.0

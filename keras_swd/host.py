@@ -1,4 +1,4 @@
-"""Reading and writing variables between two steps, cheaply.
+"""Reading and writing variables on the host, cheaply.
 
 Between steps the interpreter's caches are cold, and what an eager TensorFlow
 operation does in Python costs many times its arithmetic; so on TensorFlow
@@ -51,25 +51,27 @@ def read(variable: keras.Variable) -> np.ndarray:
         Float array of the variable's shape, float32 where the variable's type
         is shorter: NumPy computes in half precision slowly, if at all.
     """
-    handed = _given.get({}).get(id(variable))
-    handle = _handle(variable) if handed is None else None
-    try:
-        if handed is not None:
-            values = handed
-        elif handle is None:
-            values = np.asarray(ops.stop_gradient(variable.value))
-        else:
-            import tensorflow as tf
+    values = _given.get({}).get(id(variable))
+    if values is None:
+        values = _present(variable)
+    return values if values.itemsize >= 4 else values.astype("float32")
 
-            values = np.asarray(
-                tf.raw_ops.ReadVariableOp(
-                    resource=handle, dtype=variable.value.dtype
-                )
-            )
+
+def _present(variable: keras.Variable) -> np.ndarray:
+    """The present values, a view where there is one."""
+    handle = _handle(variable)
+    try:
+        if handle is None:
+            return np.asarray(ops.stop_gradient(variable.value))
+        import tensorflow as tf
+
+        dtype = variable.value.dtype
+        return np.asarray(
+            tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+        )
     except (TypeError, NotImplementedError, RuntimeError):
         # Values of several replicas, or on an accelerator.
-        values = ops.convert_to_numpy(variable)
-    return values if values.itemsize >= 4 else values.astype("float32")
+        return ops.convert_to_numpy(variable)
 
 
 def write(variable: keras.Variable, values: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 """Numbers that a compiled step asks of the host while it runs."""
 
+import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,61 +11,97 @@ from keras_swd.host import given
 
 
 class HostCall:
-    """A function of variables that compiled steps call, each of them once.
+    """A function of variables that compiled steps call while they run.
 
     What is computed before a step delays it. Called by the step, it runs
     beside the forward pass, which does not need it, and it sees the variables
     as they are in that very step, however many are executed together. Only
     TensorFlow has this, for steps of one replica that XLA does not compile;
-    elsewhere the numbers are written between steps.
+    elsewhere the numbers are written between steps. A graph calls once,
+    whoever asks in it.
 
     Args:
         variables: List of `keras.Variable`, what the function reads.
+        members: List of those who ask for a part of the numbers, in order.
         idle: Float32 array of shape `(n,)`, the numbers when there is no
             function.
     """
 
-    def __init__(self, variables: Sequence[keras.Variable], idle: np.ndarray):
+    def __init__(
+        self,
+        variables: Sequence[keras.Variable],
+        members: Sequence[Any],
+        idle: np.ndarray,
+    ):
         self.variables = list(variables)
+        self.members = list(members)
         self.idle = idle
-        #: Returns the numbers, a float32 array of shape `(n,)`.
-        self.function: Callable[[], np.ndarray] | None = None
-        #: What it last returned to a step; None where steps do not ask.
-        self.last: np.ndarray | None = None
         #: Whether something was compiled that cannot call.
         self.bypassed = False
+        self._method: weakref.WeakMethod | None = None
+        self._last: np.ndarray | None = None
+
+    def begin(self, method: Callable[[], np.ndarray]) -> None:
+        """Lets a method answer, as long as its object is alive.
+
+        Args:
+            method: Bound method that returns the numbers, a float32 array of
+                shape `(n,)`.
+        """
+        self._method = weakref.WeakMethod(method)
+
+    def end(self) -> None:
+        """Gives the idle numbers from now on."""
+        self._method = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets what is run eagerly read what was written between steps."""
+        self._last = None
 
     def tensor(self):
         """Returns the numbers in what is being built, or None if it cannot ask.
 
         Returns:
-            Float32 tensor of shape `(n,)`, one for all that ask in a graph.
+            Float32 tensor of shape `(n,)`. Run eagerly, those of the last
+            answer; None if steps do not ask.
         """
-        if keras.config.backend() != "tensorflow":
-            return None
         import tensorflow as tf
 
         if tf.executing_eagerly():
-            return None if self.last is None else tf.constant(self.last)
+            return None if self._last is None else tf.constant(self._last)
         graph = tf.compat.v1.get_default_graph()
         if tf.distribute.has_strategy() or _compiled_by_xla(graph):
             self.bypassed = True
             return None
-        asked = graph.get_collection_ref(self)
+        # TensorFlow keeps functions, and graphs, for the life of the process.
+        own, idle = weakref.ref(self), self.idle
+        asked = graph.get_collection_ref(own)
         if not asked:
+
+            def answer(*values):
+                call = own()
+                return idle if call is None else call._answer(values)
+
             values = [variable.value for variable in self.variables]
-            numbers = tf.numpy_function(self._answer, values, tf.float32)
-            numbers.set_shape(self.idle.shape)
+            numbers = tf.numpy_function(answer, values, tf.float32)
+            numbers.set_shape(idle.shape)
             asked.append(numbers)
         return asked[0]
 
-    def _answer(self, *values: np.ndarray) -> np.ndarray:
+    def _answer(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The numbers for these values of the variables."""
-        if self.function is None:
+        method = None if self._method is None else self._method()
+        if method is None:
             return self.idle
         with given(self.variables, values):
-            self.last = self.function()
-        return self.last
+            self._last = method()
+        return self._last
+
+
+def can_call() -> bool:
+    """Whether any step of the present backend can call the host."""
+    return keras.config.backend() == "tensorflow"
 
 
 def _compiled_by_xla(graph) -> bool:

@@ -1,7 +1,8 @@
 """Which units go: exact counts, exact thresholds, ties in a fixed order.
 
 Everything here works on NumPy arrays on the host, where selection is fastest:
-a threshold is found once per kernel and step, outside the compiled step.
+a threshold is found once per kernel and step, before the compiled step or
+beside its forward pass.
 """
 
 import contextlib

@@ -1,13 +1,13 @@
 """What steps are told: how hard, and which units."""
 
-import functools
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from keras_swd.aims import Aim
 from keras_swd.choosing import Once, Renewed
-from keras_swd.hostcall import HostCall
+from keras_swd.hostcall import HostCall, can_call
 from keras_swd.kernels import Choice
 from keras_swd.prunable import Attached
 from keras_swd.regularizers.plan import Plan
@@ -21,6 +21,7 @@ class Steering:
     both are written before the step.
 
     Args:
+        model: The model that is about to train.
         attached: List of `Attached` and `Aim`, what is told.
         plans: List of `Plan`, that of each one's regularizer.
         selection: How units are chosen.
@@ -29,6 +30,7 @@ class Steering:
 
     def __init__(
         self,
+        model: keras.Model,
         attached: Sequence[Attached | Aim],
         plans: Sequence[Plan],
         selection: Renewed | Once,
@@ -38,18 +40,20 @@ class Steering:
         self.plans = plans
         self.selection = selection
         self.total_steps = total_steps
+        #: Whether steps that were compiled before would ask nobody.
+        self.must_compile = False
         self._strengths = [0.0] * len(attached)
         self._progress = 0.0
         self._written: Sequence[Choice] | None = None
+        # Steps of one execution, and how many of the present one have asked.
+        self._together = getattr(model, "steps_per_execution", None) or 1
         self._running = False
-        self._asked = False
+        self._answers = 0
         self._call: HostCall | None = None
-        #: Whether steps that were compiled before cannot ask.
-        self.new = False
-        answering = [each for each in attached if isinstance(each, Attached)]
-        if answering and isinstance(selection, Renewed):
-            self._call, self.new = _shared_call(answering)
-            self._call.function = functools.partial(self._answer, self._call)
+        asking = [each for each in attached if isinstance(each, Attached)]
+        if asking and isinstance(selection, Renewed) and can_call():
+            self._call, self.must_compile = _shared_call(model, asking)
+            self._call.begin(self._answer)
 
     @property
     def strength(self) -> float:
@@ -67,20 +71,20 @@ class Steering:
         return max(a.regularizer.decay(p.strength(progress)) for a, p in pairs)
 
     def begin_step(self, progress: float) -> None:
-        """Prepares the step, or steps, that come at `progress`."""
+        """Prepares the step, or steps of one execution, at `progress`."""
         self._set_strengths(progress)
-        asks = self._asks()
-        self._running, self._asked = True, False
+        asks = self._answers > 0 and not self._is_bypassed()
+        self._running, self._answers = True, 0
         choices = None
         if not asks:
             self.selection.renew()
             if self.selection.choices is not self._written:
                 choices = self._written = self.selection.choices
+            if self._call is not None:
+                self._call.forget()
         for each, strength in zip(self.attached, self._strengths, strict=True):
             if isinstance(each, Aim) or not asks:
                 each.set(strength, choices)
-        if self._call is not None and not asks:
-            self._call.last = None
 
     def end_step(self) -> None:
         """Notes that the step is done: what asks now does not train."""
@@ -91,7 +95,7 @@ class Steering:
         for each in self.attached:
             each.release()
         if self._call is not None:
-            self._call.function = self._call.last = None
+            self._call.end()
 
     def logs(self) -> dict[str, float]:
         """Returns what methods add to `logs` at the end of an epoch."""
@@ -105,44 +109,48 @@ class Steering:
         self._progress = progress
         self._strengths = [plan.strength(progress) for plan in self.plans]
 
-    def _asks(self) -> bool:
-        """Whether the last step asked, and all that is compiled does."""
-        call = self._call
-        return call is not None and self._asked and not call.bypassed
+    def _is_bypassed(self) -> bool:
+        """Whether something reads what is written, instead of asking."""
+        return self._call is None or self._call.bypassed
 
-    def _answer(self, call: HostCall) -> np.ndarray:
+    def _answer(self) -> np.ndarray:
         """What one that asks is told; a step, what is lowest now."""
-        if self._running:
-            if self._asked:  # the second, or later, of an execution
+        # Evaluation in the midst of a step asks too, and gets the same.
+        if self._running and self._answers < self._together:
+            if self._answers > 0:
                 after = self._progress + 1.0 / self.total_steps
                 self._set_strengths(min(after, 1.0))
-            self._asked = True
-            if self._asks():
+            self._answers += 1
+            if not self._is_bypassed():
                 self.selection.renew()
-        answer = np.empty_like(call.idle)
-        for each, strength in zip(self.attached, self._strengths, strict=True):
-            if isinstance(each, Attached):
-                start = each.controls.place
-                end = start + 1 + each.controls.size
-                answer[start] = strength
-                answer[start + 1 : end] = each.numbers(self.selection.choices)
-        return answer
+        choices = self.selection.choices
+        told = zip(self.attached, self._strengths, strict=True)
+        parts = [
+            # Before the first step nothing is chosen yet.
+            [strength, *each.numbers(choices)]
+            if choices
+            else each.controls.idle()
+            for each, strength in told
+            if isinstance(each, Attached)
+        ]
+        return np.concatenate(parts).astype("float32")
 
 
-def _shared_call(attached: Sequence[Attached]) -> tuple[HostCall, bool]:
-    """The call that answers to all of these, and whether it is new to them."""
-    controls = [each.controls for each in attached]
-    ends = np.cumsum([each.size + 1 for each in controls]).tolist()
-    call = controls[0].call
-    if call is not None and all(each.call is call for each in controls):
-        if call.idle.size == ends[-1]:  # and to no others
-            return call, False
-    idle = np.full(ends[-1], -1.0, "float32")
-    idle[[0, *ends[:-1]]] = 0.0
-    variables = {
-        id(w.variable): w.variable for each in attached for w in each.weights
-    }
-    call = HostCall(list(variables.values()), idle)
-    for each, end in zip(controls, ends, strict=True):
-        each.call, each.place = call, end - each.size - 1
-    return call, True
+def _shared_call(
+    model: keras.Model, asking: Sequence[Attached]
+) -> tuple[HostCall, bool]:
+    """What the steps of a model call, and whether they must be compiled."""
+    controls = [each.controls for each in asking]
+    call = controls[0].calls.get(model)
+    new = call is None or call.members != controls
+    if call is None or new:
+        weights = [weight for each in asking for weight in each.weights]
+        variables = {id(weight.variable): weight.variable for weight in weights}
+        idle = np.concatenate([each.idle() for each in controls])
+        call = HostCall(list(variables.values()), controls, idle)
+    start = 0
+    for each in controls:
+        each.calls[model] = each.call = call
+        each.start = start
+        start += 1 + each.size
+    return call, new

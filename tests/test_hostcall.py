@@ -1,6 +1,8 @@
 """Steps that ask the host, and everything else that reads the penalty."""
 
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from keras import layers
 
 from keras_swd import (
     Constant,
+    Exponential,
     GlobalRanking,
     PruningScheduler,
     SelectiveWeightDecay,
@@ -16,6 +19,8 @@ from keras_swd import (
 from keras_swd.host import given, read
 
 pytestmark = pytest.mark.tensorflow
+#: This run is too short to drive selected weights to zero, and says so.
+short_run = pytest.mark.filterwarnings("ignore:A weight selected when")
 
 RATE, DECAY, STRENGTH, SPARSITY, STEPS = 0.1, 0.01, 500.0, 0.7, 8
 
@@ -202,6 +207,216 @@ def test_steps_of_one_program_ask_at_each_step():
         start = start * (1.0 - RATE * DECAY * (1.0 + STRENGTH * selected))
     found = np.concatenate([w.ravel() for w in last.seen])
     np.testing.assert_allclose(found, start, rtol=1e-5)
+
+
+class Evaluate(keras.callbacks.Callback):
+    """Evaluates at a moment of the run, on its own data."""
+
+    def __init__(self, moment, times=1):
+        super().__init__()
+        self.times = times
+        setattr(self, moment, self.evaluate)
+
+    def evaluate(self, *_, **__):
+        for _ in range(self.times):
+            self.model.evaluate(np.ones((4, 6)), np.ones((4, 4)), verbose=0)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "on_train_begin",
+        "on_epoch_begin",
+        "on_train_batch_begin",
+        "on_train_batch_end",
+        "on_epoch_end",
+        "on_train_end",
+    ],
+)
+def test_evaluation_at_any_moment_changes_nothing(moment, first):
+    plain, model = network(), network()
+    model.set_weights(plain.get_weights())
+    growing = Exponential(0.1, STRENGTH, finish=0.5)
+    histories = []
+    for each, others in ((plain, []), (model, [Evaluate(moment, times=3)])):
+        each.compile(keras.optimizers.SGD(RATE), "mse")
+        pruning = PruningScheduler(SPARSITY, growing, GlobalRanking())
+        callbacks = [*others, pruning] if first else [pruning, *others]
+        history = each.fit(
+            np.zeros((STEPS * 2, 6)),
+            np.zeros((STEPS * 2, 4)),
+            batch_size=2,
+            epochs=3,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        histories.append(history.history)
+    for one, other in zip(
+        plain.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    for key in ("swd_strength", "swd_threshold", "swd_residual"):
+        assert histories[0][key] == histories[1][key]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_step_that_never_runs_is_not_counted():
+    """Keras begins one at the end of data of unknown length."""
+    import tensorflow as tf
+
+    signature = tuple(tf.TensorSpec((2, n)) for n in (6, 4))
+    batch = np.zeros((2, 6)), np.zeros((2, 4))
+    data = tf.data.Dataset.from_generator(
+        lambda: (batch for _ in range(STEPS)), output_signature=signature
+    )
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse")
+    growing = Exponential(0.1, STRENGTH, finish=0.5)
+    total = 3 * STEPS
+    history = model.fit(
+        data,
+        epochs=3,
+        verbose=0,
+        shuffle=False,
+        validation_data=batch,
+        callbacks=[
+            PruningScheduler(
+                SPARSITY, growing, GlobalRanking(), total_steps=total
+            )
+        ],
+    ).history
+    told = [growing((STEPS * (i + 1) - 1) / total) for i in range(3)]
+    assert history["swd_strength"] == pytest.approx(told)
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "interrupted"])
+def test_a_model_that_is_dropped_is_freed(ended):
+    def run():
+        model = network()
+        model.compile(keras.optimizers.SGD(RATE), "mse")
+        if ended:
+            fit(model)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, Interrupt())
+        return [weakref.ref(v) for v in (model, *model.trainable_variables)]
+
+    alive = run()
+    keras.backend.clear_session()
+    gc.collect()
+    assert [each() for each in alive] == [None] * 3
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3:
+            raise KeyboardInterrupt
+
+
+@short_run
+def test_a_run_after_an_interrupted_one_does_not_go_on_with_its_schedule():
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse")
+    pruning = PruningScheduler(
+        SPARSITY, Exponential(0.1, STRENGTH), GlobalRanking()
+    )
+    x, y = np.zeros((STEPS * 2, 6)), np.zeros((STEPS * 2, 4))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            x,
+            y,
+            batch_size=2,
+            verbose=0,
+            callbacks=[Interrupt(), pruning],
+        )
+    before = model.get_weights()
+    model.fit(x, y, batch_size=2, verbose=0)
+    told = 0.1 * (STRENGTH / 0.1) ** (3 / STEPS)
+    left = (1.0 - RATE * DECAY * (1.0 + told)) ** STEPS
+    for one, other in zip(before, model.get_weights(), strict=True):
+        assert (np.abs(other) > 0.999 * left * np.abs(one)).all()
+
+
+def test_models_that_share_layers_in_turn_ask_for_their_own():
+    dense = [
+        layers.Dense(
+            6,
+            use_bias=False,
+            kernel_regularizer=SelectiveWeightDecay(DECAY),
+        )
+        for _ in range(3)
+    ]
+    models = [
+        keras.Sequential([keras.Input((6,)), *own])
+        for own in (dense[:2], dense, dense[:2], dense[1:])
+    ]
+    for model in models:
+        model.compile(keras.optimizers.SGD(RATE), "mse")
+    for model in (*models, *models):
+        for layer in dense:
+            layer.kernel.assign(keras.random.normal((6, 6)))
+        history = model.fit(
+            np.zeros((STEPS * 4, 6)),
+            np.zeros((STEPS * 4, 6)),
+            batch_size=2,
+            verbose=0,
+            callbacks=[scheduler()],
+        ).history
+        assert history["swd_residual"][-1] < 1e-4
+
+
+def test_a_loop_of_ones_own_goes_on_asking_after_another_model_trained():
+    import tensorflow as tf
+
+    dense = [
+        layers.Dense(
+            6,
+            use_bias=False,
+            kernel_regularizer=SelectiveWeightDecay(DECAY),
+        )
+        for _ in range(3)
+    ]
+    one, other = (
+        keras.Sequential([keras.Input((6,)), *own])
+        for own in (dense[:2], dense)
+    )
+    optimizer = keras.optimizers.SGD(RATE)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = sum(one.losses)
+        variables = one.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+
+    def loop():
+        for layer in dense:
+            layer.kernel.assign(keras.random.normal((6, 6)))
+        pruning = scheduler()
+        pruning.set_model(one)
+        pruning.set_params({"epochs": 1, "steps": 2 * STEPS})
+        pruning.on_train_begin()
+        pruning.on_epoch_begin(0)
+        for batch in range(2 * STEPS):
+            pruning.on_train_batch_begin(batch)
+            step()
+            pruning.on_train_batch_end(batch)
+        logs = {}
+        pruning.on_epoch_end(0, logs)
+        pruning.on_train_end()
+        assert logs["swd_residual"] < 1e-4
+
+    loop()
+    other.compile(keras.optimizers.SGD(RATE), "mse")
+    other.fit(
+        np.zeros((STEPS * 4, 6)),
+        np.zeros((STEPS * 4, 6)),
+        batch_size=2,
+        verbose=0,
+        callbacks=[scheduler()],
+    )
+    loop()
 
 
 def test_values_that_are_handed_out_are_read_in_their_thread_alone():

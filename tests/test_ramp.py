@@ -192,6 +192,40 @@ def test_the_forecast_begins_where_all_is_selected():
     )
 
 
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, None], ids=str)
+def test_a_ramp_that_ends_with_the_run_is_warned_of(optimizer):
+    """What is selected last is not driven down at all."""
+    optimizer = keras.optimizers.Adam if optimizer is None else optimizer
+    with pytest.warns(UserWarning, match="`ramp`, `finish` earlier"):
+        train(
+            network(SelectiveWeightDecay(DECAY)),
+            scheduler(Linear(0.1, 1.0)),
+            optimizer(0.01),
+        )
+
+
+@short_run
+@pytest.mark.parametrize("reallocations", [1, 2, 3])
+def test_the_ramp_arrives_however_seldom_counts_are_renewed(reallocations):
+    ramp = Polynomial(0.25, 1.0, finish=0.4)
+    pruning = scheduler(ramp, reallocations=reallocations)
+    history, seen = train(network(SelectiveWeightDecay(DECAY)), pruning)
+    whole = round(SPARSITY * seen[0].size) / seen[0].size
+    assert history["sparsity"][0] < whole
+    assert history["sparsity"][1:] == pytest.approx([whole] * 2)
+
+
+def test_a_run_that_stops_early_speaks_of_all_that_was_to_go():
+    pruning = scheduler(Linear(0.1, 1.0, begin=0.5, finish=0.6))
+    pruning.total_steps = TOTAL
+    model = network(SelectiveWeightDecay(DECAY))
+    with pytest.warns(UserWarning, match="nothing was removed") as told:
+        _, seen = train(model, pruning, epochs=1)
+    squares = np.sort(seen[-1] ** 2)
+    held = squares[: round(SPARSITY * squares.size)].sum() / squares.sum()
+    assert f"still hold {held:.2g} of" in str(told[-1].message)
+
+
 def test_the_run_tells_its_ramp():
     pruning = scheduler(Polynomial(**RAMP))
     train(network(SelectiveWeightDecay(DECAY)), pruning)

@@ -25,8 +25,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     A subclass says what the penalty of a kernel is, in
     `penalty(values, strength, select, controls)`, and without a scheduler in
     `__call__(values)`; `PruningScheduler` says how hard (`strength`) and which
-    units (`controls`) at every step. Both are `Held`: the strength, and a
-    vector of what selects the units of each kernel that this instance
+    units (`controls`) at every step. Both come from `Controls`: the strength,
+    and a vector of what selects the units of each kernel that this instance
     regularises in a model. One instance may serve many layers, and many
     models.
 
@@ -297,9 +297,13 @@ class Controls:
         self.selection = Held([-1.0] * size, name="selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
-        #: What steps may ask, and where in its answer these begin.
+        #: What steps that are built now may ask; where its answer has these.
         self.call: HostCall | None = None
-        self.place = 0
+        self.start = 0
+        #: What the steps of each model ask.
+        self.calls: weakref.WeakKeyDictionary[keras.Model, HostCall] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def tensors(self):
         """Returns the strength and the selection, for what is being built."""
@@ -309,8 +313,12 @@ class Controls:
                 ops.convert_to_tensor(held.state)
                 for held in (self.strength, self.selection)
             )
-        own = numbers[self.place : self.place + self.size + 1]
+        own = numbers[self.start : self.start + 1 + self.size]
         return own[0], own[1:]
+
+    def idle(self) -> np.ndarray:
+        """Returns the strength and the selection with which nothing goes."""
+        return np.array([0.0] + [-1.0] * self.size, "float32")
 
     def set(
         self,

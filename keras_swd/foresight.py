@@ -1,0 +1,84 @@
+"""Warnings of what will go wrong in a run, each once, while there is time."""
+
+import warnings
+
+import keras
+
+from keras_swd import forecast
+from keras_swd.choosing import Once, Renewed
+from keras_swd.prunable import Prunable
+from keras_swd.steering import Steering
+
+#: Share of the final strength from which on the ranking is taken seriously.
+SETTLING = 0.01
+
+
+class Foresight:
+    """Warns of a run that will break a layer, diverge, or not arrive.
+
+    Args:
+        model: The model that trains.
+        prunable: Its `Prunable`.
+        selection: How units are chosen.
+        steering: The `Steering` of the run.
+        remove_at: Float, the progress at which units become zero.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        prunable: Prunable,
+        selection: Renewed | Once,
+        steering: Steering,
+        remove_at: float,
+    ):
+        self.model = model
+        self.prunable = prunable
+        self.selection = selection
+        self.steering = steering
+        self.remove_at = remove_at
+        self._warned: set[str | int] = set()
+
+    def warn(self, subject: str | int, message: str | None) -> None:
+        """Warns, once of each subject; None says that all is well."""
+        if message is not None and subject not in self._warned:
+            self._warned.add(subject)
+            warnings.warn(message, stacklevel=2)
+
+    def of_collapse(self, progress: float) -> None:
+        """Warns if a set is about to lose nearly all its units."""
+        # While the decay is weak, the ranking still mirrors initial values.
+        strongest = self.steering.strongest
+        settled = strongest(progress) >= SETTLING * strongest(1.0)
+        if settled or self.selection.final:
+            at_risk = self.prunable.at_risk(self.selection.counts)
+            for place, message in at_risk.items():
+                self.warn(place, message)
+
+    def of_instability(self, progress: float) -> None:
+        """Warns if the decay of a step at `progress` is too strong."""
+        decay = self.steering.decay(progress)
+        message = forecast.instability(self._optimizer(), decay)
+        self.warn("stability", message)
+
+    def of_shortfall(self, progress: float) -> None:
+        """Warns at `progress` if weights will not be near zero at the end."""
+        strongest, decay = self.steering.strongest, self.steering.decay
+        if 0.0 in (strongest(self.remove_at), decay(self.remove_at)):
+            return  # nothing is driven down, as in magnitude pruning
+        choices = self.selection.choices
+        if self.selection.whole_at > progress:
+            choices = self.prunable.choose(self.prunable.counts())
+        left = forecast.share_left(
+            self._optimizer(),
+            decay,
+            max(choice.threshold for choice in choices),
+            total_steps=self.steering.total_steps,
+            begin=progress,
+            end=self.remove_at,
+            selected=self.selection.whole_at,
+        )
+        self.warn("forecast", forecast.shortfall(left))
+
+    def _optimizer(self):
+        return getattr(self.model, "optimizer", None)
