@@ -26,14 +26,10 @@ DOCUMENTS = [
     ROOT / "docs" / "compare.md",
     ROOT / "docs" / "methods" / "adaptive_sparsity.md",
 ]
-#: Sparsities of each network, and where the axis of its picture begins.
-GRIDS = {
-    "lenet5": ((0.9, 0.95, 0.98, 0.99), 0.9),
-    "lenet5-caffe": ((0.98, 0.99, 0.996), 0.94),
-}
 METHODS = (
     "SWD",
     "SWD, global",
+    "SWD, ramp",
     "AdaptiveSparsity",
     "GReg1",
     "GReg2",
@@ -46,14 +42,32 @@ METHODS = (
     "one-shot",
     "tfmot",
 )
+#: Of each network: sparsities, methods, where the axis of its picture begins.
+GRIDS = {
+    "lenet5": ((0.9, 0.95, 0.98, 0.99), METHODS, 0.9),
+    "lenet5-caffe": (
+        (0.98, 0.99, 0.996),
+        (
+            "SWD",
+            "SWD, ramp",
+            "AdaptiveSparsity",
+            "IrrelevantWeights",
+            "gradual",
+            "one-shot",
+            "tfmot",
+        ),
+        0.94,
+    ),
+}
 SEEDS = 3
 
 
 def run(network, data_dir, processes):
     """Runs the cells that are missing."""
-    sparsities, _ = GRIDS[network]
+    sparsities, methods, _ = GRIDS[network]
     command = [sys.executable, str(EXAMPLE)]
     command += ["--data-dir", data_dir, "--network", network]
+    command += ["--methods", "dense", *methods]
     command += ["--sparsities", *map(str, sparsities)]
     command += ["--seeds", str(SEEDS), "--processes", str(processes)]
     subprocess.run([*command, "--folder", str(CELLS / network)], check=True)
@@ -64,7 +78,7 @@ def read(network):
     from keras_swd.comparison.cells import Cell
     from keras_swd.comparison.result import Comparison
 
-    sparsities, _ = GRIDS[network]
+    sparsities, methods, _ = GRIDS[network]
     names = ("method", "sparsity", "seed", "numbers", "seconds", "warnings")
     found, settings = {}, {}
     for path in (CELLS / network).glob("*.json"):
@@ -72,7 +86,7 @@ def read(network):
         settings = cell["experiment"]["settings"]
         key = cell["method"], cell["sparsity"], cell["seed"]
         found[key] = Cell(**{name: cell[name] for name in names})
-    wanted = [("dense", 0.0)] + [(m, s) for m in METHODS for s in sparsities]
+    wanted = [("dense", 0.0)] + [(m, s) for m in methods for s in sparsities]
     seeds = {seed for _, _, seed in found}
     whole = [s for s in sorted(seeds) if all((*w, s) in found for w in wanted)]
     cells = tuple(found[*w, seed] for w in wanted for seed in whole)
@@ -81,7 +95,7 @@ def read(network):
 
 def table(network, comparison):
     """Mean and standard deviation in percent, by method and sparsity."""
-    sparsities, _ = GRIDS[network]
+    sparsities, methods, _ = GRIDS[network]
     rows = {(row.method, row.sparsity): row for row in comparison.rows}
 
     def told(method, sparsity):
@@ -89,10 +103,10 @@ def table(network, comparison):
         text = f"{100 * row.mean:.2f}"
         if row.deviation is not None:
             text += f" ± {100 * row.deviation:.2f}"
-        best = max(rows[m, sparsity].mean for m in METHODS) if sparsity else 2.0
+        best = max(rows[m, sparsity].mean for m in methods) if sparsity else 2.0
         return f"**{text}**" if row.mean == best else text
 
-    body = [[m, *(told(m, s) for s in sparsities)] for m in METHODS]
+    body = [[m, *(told(m, s) for s in sparsities)] for m in methods]
     head = ["method", *(f"{100 * s:g} %" for s in sparsities)]
     seeds = rows["dense", 0.0].seeds
     return (
@@ -125,7 +139,7 @@ def main():
         if not args.tables:
             run(network, args.data_dir, args.processes)
         if comparison := read(network):
-            _, lowest = GRIDS[network]
+            *_, lowest = GRIDS[network]
             comparison.plot(CELLS / f"{network}.png", lowest)
     write()
 

@@ -2,6 +2,9 @@
 
 python benchmarks/overhead.py --json benchmarks/overhead.json
 
+That file is what the tables of README.md are written from; `--tables` measures
+nothing and only writes them.
+
 Each network trains in turns: plain, with `keras.regularizers.L2`, with SWD
 renewed at every step, and, under tf_keras, plain and with tfmot's
 `prune_low_magnitude`, its masks renewed at every hundredth step (its default)
@@ -12,6 +15,7 @@ compares two turns of one round; the table shows the median of all rounds.
 import argparse
 import json
 import os
+import pathlib
 import statistics
 import time
 import warnings
@@ -21,12 +25,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
+from documents import markdown, write_tables
 from rich.console import Console
 from rich.table import Table
 
 import keras_swd
 from keras_swd.selection import kth_smallest
 
+ROOT = pathlib.Path(__file__).parents[1]
 #: Network, shape of an input, batch, steps of a turn, bar for SWD.
 NETWORKS = {
     "LeNet-300-100": (networks.lenet_300_100, (784,), 128, 400, 1.15),
@@ -215,13 +221,56 @@ def show(result):
     console.print(table)
 
 
+def write():
+    """Writes the tables of README.md from what was measured."""
+    kept = (ROOT / "benchmarks" / "overhead.json").read_text()
+    result = json.loads(kept)
+    steps = [
+        [
+            r["network"],
+            str(r["batch"]),
+            f"{r['plain_ms']:.1f}",
+            *(
+                f"{r[key]:.2f}"
+                for key in (
+                    "swd_over_plain",
+                    "l2_over_plain",
+                    "tfmot_over_tf_keras",
+                    "tfmot_each_step_over_tf_keras",
+                )
+            ),
+        ]
+        for r in result["steps"]
+    ]
+    selection = [
+        [
+            f"{r['elements']:,}",
+            f"{r['selection_ms']:.2f}",
+            f"{r['partition_ms']:.2f}",
+            f"{r['ratio']:.2f}",
+        ]
+        for r in result["selection"]
+    ]
+    names = ["network", "batch", "plain, ms", "SWD", "L2", "tfmot", "tfmot, 1"]
+    sizes = ["weights", "ours, ms", "`np.partition`, ms", "ratio"]
+    bodies = {
+        "overhead": markdown(names, steps),
+        "selection": markdown(sizes, selection),
+    }
+    write_tables(ROOT / "README.md", bodies)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
+    if args.tables:
+        write()
+        return
     # A turn ends before the schedule does, and says so.
     warnings.filterwarnings("ignore", category=UserWarning)
     result = {
@@ -235,6 +284,7 @@ def main():
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=2)
+        write()
 
 
 if __name__ == "__main__":

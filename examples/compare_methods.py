@@ -43,6 +43,19 @@ def global_ranking(build_model, fit, sparsity):
     )
 
 
+def ramp(build_model, fit, sparsity):
+    """The same, of which a growing part is selected, and decayed hard."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    pruning = keras_swd.PruningScheduler(
+        sparsity,
+        schedule=keras_swd.Exponential(100.0, 1000.0, finish=0.8),
+        allocation=keras_swd.GlobalRanking(),
+        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.1, finish=0.6),
+    )
+    return fit(model, [pruning])
+
+
 def adaptive_sparsity(build_model, fit, sparsity):
     """It needs a lower rate: some weights are out of use from the start."""
     asl = keras_swd.AdaptiveSparsity(WEIGHT_DECAY)
@@ -113,6 +126,7 @@ METHODS = {
     "dense": None,
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
     "SWD, global": global_ranking,
+    "SWD, ramp": ramp,
     "GReg1": keras_swd.GReg1(WEIGHT_DECAY, begin=TRAINED),
     "GReg2": keras_swd.GReg2(WEIGHT_DECAY, begin=TRAINED),
     "AdaptiveSparsity": adaptive_sparsity,

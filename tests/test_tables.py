@@ -48,6 +48,7 @@ def shown(document):
         "compare",
         "export",
         "graphs",
+        "overhead",
         "schedules",
         "shrink",
         "shrink_applications",

@@ -40,8 +40,9 @@ def draw(metric: str, rows, lowest: float | None) -> bytes:
             _draw_line(axes, own, style | {"marker": marker})
     _label_sparsities(axes, sorted({r.sparsity for r in rows if r.sparsity}))
     axes.set_ylabel(metric, parse_math=False)
-    if lowest is not None:
-        axes.set_ylim(bottom=lowest)
+    highest = max(row.mean + (row.deviation or 0.0) for row in rows)
+    if lowest is not None and lowest < highest:
+        axes.set_ylim(lowest, highest + 0.05 * (highest - lowest))
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(
