@@ -42,6 +42,19 @@ def network():
     )
 
 
+def square():
+    swd = SelectiveWeightDecay(DECAY)
+    return layers.Dense(6, use_bias=False, kernel_regularizer=swd)
+
+
+def train_squares(model):
+    """Trains a model of such layers on nothing."""
+    x = np.zeros((STEPS * 4, 6))
+    return model.fit(
+        x, x, batch_size=2, verbose=0, callbacks=[scheduler()]
+    ).history
+
+
 def scheduler():
     return PruningScheduler(SPARSITY, Constant(STRENGTH), GlobalRanking())
 
@@ -167,8 +180,7 @@ def test_thresholds_follow_when_a_model_is_compiled_anew(arguments):
 
 def test_two_models_in_turn_are_told_their_own():
     """They hold the same layers in another order."""
-    swd = [SelectiveWeightDecay(DECAY) for _ in range(2)]
-    dense = [layers.Dense(6, use_bias=False, kernel_regularizer=r) for r in swd]
+    dense = [square() for _ in range(2)]
     models = [
         keras.Sequential([keras.Input((6,)), *order])
         for order in (dense, dense[::-1])
@@ -177,13 +189,7 @@ def test_two_models_in_turn_are_told_their_own():
         dense[0].kernel.assign(0.5 * keras.random.normal((6, 6)))
         dense[1].kernel.assign(keras.random.normal((6, 6)))
         model.compile(keras.optimizers.SGD(RATE), "mse")
-        model.fit(
-            np.zeros((STEPS * 2, 6)),
-            np.zeros((STEPS * 2, 6)),
-            batch_size=2,
-            verbose=0,
-            callbacks=[scheduler()],
-        )
+        train_squares(model)
         left = [np.count_nonzero(layer.get_weights()[0]) for layer in dense]
         assert sum(left) == 72 - round(SPARSITY * 72)
         assert left[1] > left[0]
@@ -339,14 +345,7 @@ def test_a_run_after_an_interrupted_one_does_not_go_on_with_its_schedule():
 
 
 def test_models_that_share_layers_in_turn_ask_for_their_own():
-    dense = [
-        layers.Dense(
-            6,
-            use_bias=False,
-            kernel_regularizer=SelectiveWeightDecay(DECAY),
-        )
-        for _ in range(3)
-    ]
+    dense = [square() for _ in range(3)]
     models = [
         keras.Sequential([keras.Input((6,)), *own])
         for own in (dense[:2], dense, dense[:2], dense[1:])
@@ -356,27 +355,14 @@ def test_models_that_share_layers_in_turn_ask_for_their_own():
     for model in (*models, *models):
         for layer in dense:
             layer.kernel.assign(keras.random.normal((6, 6)))
-        history = model.fit(
-            np.zeros((STEPS * 4, 6)),
-            np.zeros((STEPS * 4, 6)),
-            batch_size=2,
-            verbose=0,
-            callbacks=[scheduler()],
-        ).history
+        history = train_squares(model)
         assert history["swd_residual"][-1] < 1e-4
 
 
 def test_a_loop_of_ones_own_goes_on_asking_after_another_model_trained():
     import tensorflow as tf
 
-    dense = [
-        layers.Dense(
-            6,
-            use_bias=False,
-            kernel_regularizer=SelectiveWeightDecay(DECAY),
-        )
-        for _ in range(3)
-    ]
+    dense = [square() for _ in range(3)]
     one, other = (
         keras.Sequential([keras.Input((6,)), *own])
         for own in (dense[:2], dense)
@@ -409,13 +395,7 @@ def test_a_loop_of_ones_own_goes_on_asking_after_another_model_trained():
 
     loop()
     other.compile(keras.optimizers.SGD(RATE), "mse")
-    other.fit(
-        np.zeros((STEPS * 4, 6)),
-        np.zeros((STEPS * 4, 6)),
-        batch_size=2,
-        verbose=0,
-        callbacks=[scheduler()],
-    )
+    train_squares(other)
     loop()
 
 
