@@ -13,6 +13,8 @@ from keras_swd.coupling.graph import graph_of
 #: Largest relative difference, by the type in which a model computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-5}
 TOLERANCE_OF_HALVES = 2e-2
+#: Layers from which on rounding adds up to more, as a sum of random signs does.
+DEEP = 100
 #: Of the samples' values: models that take images from 0 to 255 scale them
 #: down, and would see nothing but zeros in small ones.
 SCALES = (1.0, 128.0)
@@ -55,7 +57,8 @@ def verify(model: keras.Model, twin: keras.Model) -> float:
 def _tolerance(model: keras.Model) -> float:
     dtypes = {layer.compute_dtype for layer in model.layers}
     dtypes |= {model.compute_dtype}
-    return max(TOLERANCES.get(d, TOLERANCE_OF_HALVES) for d in dtypes)
+    tolerance = max(TOLERANCES.get(d, TOLERANCE_OF_HALVES) for d in dtypes)
+    return tolerance * max(1.0, len(model.layers) / DEEP) ** 0.5
 
 
 def _values(tensor: Any) -> np.ndarray:
