@@ -79,6 +79,18 @@ class Unstructured(Granularity):
         """Gives the units the kernel's shape back."""
         return ops.reshape(units, tuple(shape))
 
+    def selected(self, scores, threshold):
+        """Marks the entries that score at or below `threshold`.
+
+        Args:
+            scores: Float tensor or array of any shape.
+            threshold: Float scalar.
+
+        Returns:
+            Boolean tensor or array of the shape of `scores`.
+        """
+        return scores <= threshold
+
 
 @keras.saving.register_keras_serializable("keras_swd")
 class Channel(Granularity):

@@ -1,13 +1,16 @@
 """Numbers that a compiled step asks of the host while it runs."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_swd.host import given
+
+#: Finds two floats from the values of a variable and the numbers of an answer.
+Summing = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 
 
 class HostCall:
@@ -20,11 +23,17 @@ class HostCall:
     elsewhere the numbers are written between steps. A graph calls once,
     whoever asks in it.
 
+    With its answer comes what is summed up of the variables, as they are then.
+
     Args:
         variables: List of `keras.Variable`, what the function reads.
         members: List of those who ask for a part of the numbers, in order.
         idle: Float32 array of shape `(n,)`, the numbers when there is no
             function.
+        summing: Dictionary from places in `variables` to functions of a
+            variable's values and of the numbers that return two floats. They
+            must not hold the model: TensorFlow keeps them. Defaults to `None`,
+            none.
     """
 
     def __init__(
@@ -32,10 +41,12 @@ class HostCall:
         variables: Sequence[keras.Variable],
         members: Sequence[Any],
         idle: np.ndarray,
+        summing: Mapping[int, Summing] | None = None,
     ):
         self.variables = list(variables)
         self.members = list(members)
         self.idle = idle
+        self.summing = dict(summing or {})
         #: Whether something was compiled that cannot call.
         self.bypassed = False
         self._method: weakref.WeakMethod | None = None
@@ -75,19 +86,45 @@ class HostCall:
             self.bypassed = True
             return None
         # TensorFlow keeps functions, and graphs, for the life of the process.
-        own, idle = weakref.ref(self), self.idle
+        own, idle, summing = weakref.ref(self), self.idle, self.summing
         asked = graph.get_collection_ref(own)
         if not asked:
 
             def answer(*values):
                 call = own()
-                return idle if call is None else call._answer(values)
+                numbers = idle if call is None else call._answer(values)
+                sums = [f(values[i], numbers) for i, f in summing.items()]
+                return np.append(numbers, np.array(sums, "float32"))
 
             values = [variable.value for variable in self.variables]
-            numbers = tf.numpy_function(answer, values, tf.float32)
-            numbers.set_shape(idle.shape)
-            asked.append(numbers)
+            told = tf.numpy_function(answer, values, tf.float32)
+            told.set_shape((idle.size + 2 * len(summing),))
+            sums = tf.reshape(told[idle.size :], (-1, 2))
+            places = (id(self.variables[place]) for place in summing)
+            asked.append(told[: idle.size])
+            asked.append(dict(zip(places, tf.unstack(sums), strict=True)))
         return asked[0]
+
+    def take_sums(self, variable: keras.Variable):
+        """Returns what is summed up of a variable, in what is being built.
+
+        Once in each graph: by the time it is asked for again, the variable may
+        have changed.
+
+        Args:
+            variable: A `keras.Variable`.
+
+        Returns:
+            Two float32 scalar tensors; None if nothing is, or was taken.
+        """
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return None
+        graph = tf.compat.v1.get_default_graph()
+        asked = graph.get_collection(weakref.ref(self))
+        pair = asked[1].pop(id(variable), None) if asked else None
+        return None if pair is None else tf.unstack(pair)
 
     def _answer(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The numbers for these values of the variables."""
@@ -102,6 +139,13 @@ class HostCall:
 def can_call() -> bool:
     """Whether any step of the present backend can call the host."""
     return keras.config.backend() == "tensorflow"
+
+
+def lies_on_host() -> bool:
+    """Whether what the host is called with lies there, and not on a GPU."""
+    import tensorflow as tf
+
+    return not tf.config.list_logical_devices("GPU")
 
 
 def _compiled_by_xla(graph) -> bool:

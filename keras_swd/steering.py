@@ -1,5 +1,6 @@
 """What steps are told: how hard, and which units."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -7,9 +8,10 @@ import numpy as np
 
 from keras_swd.aims import Aim
 from keras_swd.choosing import Once, Renewed
-from keras_swd.hostcall import HostCall, can_call
+from keras_swd.hostcall import HostCall, Summing, can_call, lies_on_host
 from keras_swd.kernels import Choice
 from keras_swd.prunable import Attached
+from keras_swd.regularizers.base import ControlSlice
 from keras_swd.regularizers.plan import Plan
 
 
@@ -141,16 +143,54 @@ def _shared_call(
 ) -> tuple[HostCall, bool]:
     """What the steps of a model call, and whether they must be compiled."""
     controls = [each.controls for each in asking]
+    start = 0
+    for each in controls:
+        each.start = start
+        start += 1 + each.size
     call = controls[0].calls.get(model)
     new = call is None or call.members != controls
     if call is None or new:
         weights = [weight for each in asking for weight in each.weights]
         variables = {id(weight.variable): weight.variable for weight in weights}
         idle = np.concatenate([each.idle() for each in controls])
-        call = HostCall(list(variables.values()), controls, idle)
-    start = 0
+        call = HostCall(
+            list(variables.values()),
+            controls,
+            idle,
+            _summing(list(variables), asking),
+        )
     for each in controls:
         each.calls[model] = each.call = call
-        each.start = start
-        start += 1 + each.size
     return call, new
+
+
+def _summing(
+    ids: Sequence[int], asking: Sequence[Attached]
+) -> dict[int, Summing]:
+    """How squares are summed up, by the places of the variables."""
+    places = {each: place for place, each in enumerate(ids)}
+    if not lies_on_host():
+        return {}
+    return {
+        places[id(weight.variable)]: functools.partial(
+            _sum_up,
+            each.regularizer.summing,
+            weight.variable.regularizer.use,
+            each.controls.start + 1,
+        )
+        for each in asking
+        if each.regularizer.summing is not None
+        for weight in each.weights
+    }
+
+
+def _sum_up(
+    function,
+    use: ControlSlice,
+    start: int,
+    values: np.ndarray,
+    numbers: np.ndarray,
+) -> tuple[float, float]:
+    """Sums up the squares of a kernel whose controls follow from `start` on."""
+    controls = numbers[start + use.start : start + use.end]
+    return function(use.select, values, controls)

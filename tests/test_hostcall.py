@@ -10,13 +10,17 @@ import pytest
 from keras import layers
 
 from keras_swd import (
+    Channel,
     Constant,
     Exponential,
     GlobalRanking,
+    MagnitudePruning,
     PruningScheduler,
     SelectiveWeightDecay,
+    with_regularizer,
 )
 from keras_swd.host import given, read
+from keras_swd.regularizers import selective_weight_decay as decay
 
 pytestmark = pytest.mark.tensorflow
 #: This run is too short to drive selected weights to zero, and says so.
@@ -411,3 +415,88 @@ def test_values_that_are_handed_out_are_read_in_their_thread_alone():
         other.join()
     assert seen == [[1.0, 1.0, 1.0]]
     assert read(variable).tolist() == [1.0, 1.0, 1.0]
+
+
+def wide_network(dtype):
+    """Kernels of several widths of controls, and one in several pieces."""
+    swd, other = SelectiveWeightDecay(DECAY), SelectiveWeightDecay(2.0 * DECAY)
+    channels = SelectiveWeightDecay(DECAY, granularity=Channel(-1))
+    return keras.Sequential(
+        [
+            keras.Input((6,), dtype="float32"),
+            layers.Dense(211, kernel_regularizer=channels, dtype=dtype),
+            layers.Dense(307, kernel_regularizer=swd, dtype=dtype),
+            layers.Dense(8, kernel_regularizer=other, dtype=dtype),
+            layers.Dense(4, kernel_regularizer=swd, dtype=dtype),
+        ]
+    )
+
+
+@short_run
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "float64"])
+def test_what_is_summed_up_on_the_host_is_the_penalty(dtype):
+    import tensorflow as tf
+
+    model = wide_network(dtype)
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    asked = tf.function(lambda: list(map(tf.identity, model.losses)))
+    found = []
+
+    def compare(batch, logs):
+        eager = [float(loss) for loss in model.losses]
+        assert min(eager) > 0.0
+        found.append(np.array(asked()) / eager)
+
+    fit(model, keras.callbacks.LambdaCallback(on_train_batch_end=compare))
+    assert len(found) == 2 * STEPS
+    # Run eagerly, the sums are float32 throughout.
+    np.testing.assert_allclose(found, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(np.array(asked()), plain(model), rtol=2e-6)
+
+
+def plain(model):
+    """The decay of each kernel where nothing is selected."""
+    return [
+        0.5 * layer.kernel.regularizer.instance.weight_decay * np.sum(kernel**2)
+        for layer in model.layers
+        for kernel in [np.asarray(layer.kernel).astype("float64")]
+    ]
+
+
+@short_run
+def test_a_kernel_that_changed_in_a_program_is_not_taken_for_what_it_was():
+    import tensorflow as tf
+
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    kernel = model.layers[0].kernel
+
+    @tf.function
+    def twice():
+        before = tf.identity(model.losses[0])
+        doubled = kernel.regularizer(2.0 * kernel)
+        kernel.assign(0.5 * kernel)
+        return before, doubled, tf.identity(model.losses[0])
+
+    fit(model)
+    before, doubled, after = map(float, twice())
+    assert after == pytest.approx(0.25 * before, rel=1e-6)
+    assert doubled == pytest.approx(4.0 * before, rel=1e-6)
+
+
+@short_run
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [(SelectiveWeightDecay, STEPS * [(6, 8), (8, 4)]), (MagnitudePruning, [])],
+)
+def test_only_what_a_penalty_needs_is_summed_up(method, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        decay,
+        "sums_of_squares",
+        lambda select, values, controls: asked.append(values.shape) or (0, 0),
+    )
+    model = with_regularizer(network(), method(DECAY))
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    fit(model, epochs=1)
+    assert asked == expected

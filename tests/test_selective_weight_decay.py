@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from keras import ops
 
 from keras_swd import (
+    Channel,
     Constant,
     Exponential,
     GlobalRanking,
@@ -16,7 +17,7 @@ from keras_swd import (
     remove,
 )
 from keras_swd.regularizers.base import ControlSlice, Threshold
-from keras_swd.selection import kth_smallest
+from keras_swd.selection import CHUNK, kth_smallest
 
 
 def select(regularizer):
@@ -90,6 +91,47 @@ def test_the_penalty_agrees_with_the_paper(
         ops.convert_to_tensor([threshold]),
     )
     assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-30)
+
+
+@pytest.mark.parametrize("granularity", [None, Channel(-1)], ids=repr)
+def test_the_penalty_of_a_large_kernel(granularity):
+    swd = SelectiveWeightDecay(0.01, granularity=granularity)
+    kernel = np.random.default_rng(0).normal(size=(211, 307)).astype("float32")
+    threshold = 0.7 if granularity is None else 0.8
+    value, gradient = value_and_gradient(swd, kernel, 10.0, threshold)
+    scores = np.abs(kernel)
+    if granularity is not None:
+        scores = np.broadcast_to(scores.mean(axis=0), kernel.shape)
+    rates = np.where(scores <= threshold, 0.11, 0.01)
+    assert 0.0 < np.mean(rates == 0.11) < 1.0
+    double = kernel.astype("float64")
+    assert value == pytest.approx(0.5 * np.sum(rates * double**2), rel=2e-6)
+    # What a step has changed is known to the rounding of the kernel.
+    np.testing.assert_allclose(gradient, rates * double, atol=5e-7)
+
+
+@given(
+    size=st.integers(0, 3 * CHUNK),
+    threshold=st.sampled_from([-1.0, 0.0, 0.5, 9.0]),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+)
+def test_the_host_sums_up_what_the_penalty_needs(size, threshold, dtype):
+    kernel = np.random.default_rng(size).normal(size=(1, size)).astype(dtype)
+    swd = SelectiveWeightDecay()
+    controls = np.array([threshold], "float32")
+    whole, selected = swd.summing(select(swd), kernel, controls)
+    squares = kernel.astype("float64") ** 2
+    assert whole == pytest.approx(squares.sum(), rel=2e-6)
+    lowest = squares[np.abs(kernel) <= threshold]
+    assert selected == pytest.approx(lowest.sum(), rel=2e-6)
+
+
+@pytest.mark.parametrize("diverged", [1e30, np.inf, np.nan])
+def test_the_host_sums_up_in_silence_what_diverged(diverged):
+    swd = SelectiveWeightDecay()
+    kernel = np.full((2, 3), diverged, "float32")
+    whole, _ = swd.summing(select(swd), kernel, np.array([0.5], "float32"))
+    assert not np.isfinite(whole)
 
 
 def test_without_a_scheduler_it_is_plain_weight_decay():

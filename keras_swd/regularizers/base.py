@@ -139,6 +139,16 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             f"{type(self).__name__} must implement `decay(strength)`."
         )
 
+    @property
+    def summing(self) -> Callable | None:
+        """Function that sums up squares on the host, or None.
+
+        `summing(select, values, controls)`, of arrays, returns the sum of the
+        squares of a kernel and that of its selected entries, as floats. With
+        it `take_sums` may give them to `penalty`.
+        """
+        return None
+
     def plan(
         self,
         schedule: Schedule | None,
@@ -367,9 +377,29 @@ class KernelView(keras.regularizers.Regularizer):
             selection[self.use.start : self.use.end],
         )
 
+    def take_sums(self, kernel: keras.Variable):
+        """Returns sums of squares that the host has found; see `HostCall`."""
+        call = self.controls.call
+        return None if call is None else call.take_sums(kernel)
+
     def get_config(self) -> dict:
         """Returns the instance's constructor arguments."""
         return self.instance.get_config()
+
+
+def take_sums(values):
+    """Returns the sums of squares of a kernel, if the host has found them.
+
+    Args:
+        values: Float tensor, or the kernel itself, a `keras.Variable`: of what
+            was computed from it nothing is known.
+
+    Returns:
+        Two float32 scalar tensors, the sum over all entries and over selected
+        ones; or None.
+    """
+    view = getattr(values, "regularizer", None)
+    return view.take_sums(values) if isinstance(view, KernelView) else None
 
 
 def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:

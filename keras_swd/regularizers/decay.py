@@ -1,9 +1,12 @@
 """Weight decay of two rates: one for selected units, one for the others."""
 
+import numpy as np
 from keras import ops
 
 from keras_swd.fused import fused
+from keras_swd.regularizers.base import take_sums
 from keras_swd.schedules import is_number
+from keras_swd.selection import CHUNK
 
 
 def check_weight_decay(weight_decay) -> float:
@@ -36,16 +39,18 @@ def selective_decay(values, low, high, select, controls):
         high: Float scalar.
         select: A `Selector`; `select(values, controls)` is true where entries
             are selected.
-        controls: Float tensor.
+        controls: Float tensor. With the kernel itself as `values`, what the
+            scheduler set for it.
 
     Returns:
         Float32 scalar tensor.
     """
+    sums = take_sums(values)
     values, low, high, controls = (
         ops.cast(x, "float32") for x in (values, low, high, controls)
     )
     rule = (tuple(values.shape), select)
-    half_norm, slope = fused(_half_norm, *rule), fused(_slope, *rule)
+    slope = fused(_slope, *rule)
 
     @ops.custom_gradient
     def decay(values, low, high, controls):
@@ -59,9 +64,36 @@ def selective_decay(values, low, high, select, controls):
                 ops.zeros_like(controls),
             )
 
-        return half_norm(values, low, high, controls), backward
+        if sums is None:
+            half_norm = fused(_half_norm, *rule)
+            return half_norm(values, low, high, controls), backward
+        whole, selected = sums
+        return 0.5 * (low * whole + (high - low) * selected), backward
 
     return decay(values, low, high, controls)
+
+
+def sums_of_squares(select, values, controls) -> tuple[float, float]:
+    """Returns the sum of squares of an array, and that of selected entries.
+
+    In pieces that fit the processor's cache: XLA for CPUs writes all squares
+    before it adds them up, and adds slowly.
+
+    Args:
+        select: A `Selector` that looks at each entry alone.
+        values: Float array.
+        controls: Float array.
+    """
+    flat = values.ravel()
+    whole = selected = 0.0
+    # A run that diverges does so without a word, as in a compiled step.
+    with np.errstate(all="ignore"):
+        for start in range(0, flat.size, CHUNK):
+            piece = flat[start : start + CHUNK].astype("float32", copy=False)
+            lowest = piece * select(piece, controls)
+            whole += float(piece @ piece)
+            selected += float(lowest @ lowest)
+    return whole, selected
 
 
 def _half_norm(select, values, low, high, controls):

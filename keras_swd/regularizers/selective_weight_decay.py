@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from keras_swd.granularity import Granularity
+from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.decay import (
     check_weight_decay,
     plain_decay,
     selective_decay,
+    sums_of_squares,
 )
 
 
@@ -90,6 +91,12 @@ class SelectiveWeightDecay(PruningRegularizer):
         low = self.weight_decay
         high = low * (1.0 + ops.cast(strength, "float32"))
         return selective_decay(values, low, high, select, controls)
+
+    @property
+    def summing(self):
+        """Sums up squares on the host where units are single entries."""
+        alone = isinstance(self.granularity, Unstructured)
+        return sums_of_squares if alone else None
 
     def decay(self, strength: float) -> float:
         """Returns `weight_decay * (1 + strength)`."""
