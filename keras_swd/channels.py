@@ -13,9 +13,9 @@ from keras_swd.host import read
 from keras_swd.kernels import Choice
 from keras_swd.regularizers.base import (
     PruningRegularizer,
-    Selector,
     pruning_regularizer,
 )
+from keras_swd.regularizers.selectors import Selector
 from keras_swd.selection import lowest_units, threshold_of_units
 
 #: The unit of what is not cut.

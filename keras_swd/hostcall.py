@@ -1,5 +1,6 @@
 """Numbers that a compiled step asks of the host while it runs."""
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,14 @@ from keras_swd.host import given
 
 #: Finds two floats from the values of a variable and the numbers of an answer.
 Summing = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a graph has asked for: tensors, and pairs by `id` of variables."""
+
+    numbers: Any
+    sums: dict[int, Any]
 
 
 class HostCall:
@@ -32,8 +41,7 @@ class HostCall:
             function.
         summing: Dictionary from places in `variables` to functions of a
             variable's values and of the numbers that return two floats. They
-            must not hold the model: TensorFlow keeps them. Defaults to `None`,
-            none.
+            must not hold the model: TensorFlow keeps them.
     """
 
     def __init__(
@@ -41,12 +49,12 @@ class HostCall:
         variables: Sequence[keras.Variable],
         members: Sequence[Any],
         idle: np.ndarray,
-        summing: Mapping[int, Summing] | None = None,
+        summing: Mapping[int, Summing],
     ):
         self.variables = list(variables)
         self.members = list(members)
         self.idle = idle
-        self.summing = dict(summing or {})
+        self.summing = dict(summing)
         #: Whether something was compiled that cannot call.
         self.bypassed = False
         self._method: weakref.WeakMethod | None = None
@@ -99,11 +107,11 @@ class HostCall:
             values = [variable.value for variable in self.variables]
             told = tf.numpy_function(answer, values, tf.float32)
             told.set_shape((idle.size + 2 * len(summing),))
-            sums = tf.reshape(told[idle.size :], (-1, 2))
-            places = (id(self.variables[place]) for place in summing)
-            asked.append(told[: idle.size])
-            asked.append(dict(zip(places, tf.unstack(sums), strict=True)))
-        return asked[0]
+            pairs = tf.unstack(tf.reshape(told[idle.size :], (-1, 2)))
+            ids = (id(self.variables[place]) for place in summing)
+            sums = dict(zip(ids, pairs, strict=True))
+            asked.append(_Asked(told[: idle.size], sums))
+        return asked[0].numbers
 
     def take_sums(self, variable: keras.Variable):
         """Returns what is summed up of a variable, in what is being built.
@@ -123,7 +131,7 @@ class HostCall:
             return None
         graph = tf.compat.v1.get_default_graph()
         asked = graph.get_collection(weakref.ref(self))
-        pair = asked[1].pop(id(variable), None) if asked else None
+        pair = asked[0].sums.pop(id(variable), None) if asked else None
         return None if pair is None else tf.unstack(pair)
 
     def _answer(self, values: Sequence[np.ndarray]) -> np.ndarray:
@@ -141,8 +149,8 @@ def can_call() -> bool:
     return keras.config.backend() == "tensorflow"
 
 
-def lies_on_host() -> bool:
-    """Whether what the host is called with lies there, and not on a GPU."""
+def runs_on_cpu() -> bool:
+    """Whether steps run where the host is, and no GPU has to wait for it."""
     import tensorflow as tf
 
     return not tf.config.list_logical_devices("GPU")

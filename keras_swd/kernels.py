@@ -13,11 +13,10 @@ from keras_swd.host import read
 from keras_swd.optimizers import pruning_optimizer
 from keras_swd.regularizers.base import (
     PruningRegularizer,
-    Selector,
-    Threshold,
     pruning_regularizer,
 )
 from keras_swd.regularizers.part import OptimizerPart
+from keras_swd.regularizers.selectors import Selector, Threshold
 from keras_swd.selection import (
     lowest_units,
     threshold_of_units,

@@ -18,10 +18,10 @@ from keras_swd.masking import all_finite
 from keras_swd.processes import in_pieces
 from keras_swd.regularizers.base import (
     Controls,
-    ControlSlice,
     PruningRegularizer,
     pruning_regularizer,
 )
+from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.target import Target, UnitSet
 
 #: A set that keeps fewer units, and less than a tenth of them, is at risk.

@@ -8,11 +8,11 @@ import numpy as np
 
 from keras_swd.aims import Aim
 from keras_swd.choosing import Once, Renewed
-from keras_swd.hostcall import HostCall, Summing, can_call, lies_on_host
+from keras_swd.hostcall import HostCall, Summing, can_call, runs_on_cpu
 from keras_swd.kernels import Choice
 from keras_swd.prunable import Attached
-from keras_swd.regularizers.base import ControlSlice
 from keras_swd.regularizers.plan import Plan
+from keras_swd.regularizers.selectors import ControlSlice
 
 
 class Steering:
@@ -169,7 +169,7 @@ def _summing(
 ) -> dict[int, Summing]:
     """How squares are summed up, by the places of the variables."""
     places = {each: place for place, each in enumerate(ids)}
-    if not lies_on_host():
+    if not runs_on_cpu():
         return {}
     return {
         places[id(weight.variable)]: functools.partial(

@@ -23,7 +23,7 @@ from keras_swd import (
     strip,
     with_pruning,
 )
-from keras_swd.regularizers.base import Threshold
+from keras_swd.regularizers.selectors import Threshold
 
 METHODS = {
     "swd": lambda: SelectiveWeightDecay(1e-3),

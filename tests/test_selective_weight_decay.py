@@ -16,7 +16,7 @@ from keras_swd import (
     SelectiveWeightDecay,
     remove,
 )
-from keras_swd.regularizers.base import ControlSlice, Threshold
+from keras_swd.regularizers.selectors import ControlSlice, Threshold
 from keras_swd.selection import CHUNK, kth_smallest
 
 

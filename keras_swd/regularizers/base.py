@@ -1,6 +1,5 @@
 """The frame of all methods that prune by regularization."""
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -15,6 +14,7 @@ from keras_swd.held import Held
 from keras_swd.hostcall import HostCall
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
+from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.schedules import Exponential, Schedule
 from keras_swd.selection import check_sparsity
 
@@ -176,7 +176,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     def attach(
         self,
         kernels: Sequence[keras.Variable],
-        uses: Sequence["ControlSlice"],
+        uses: Sequence[ControlSlice],
         model: keras.Model,
     ) -> tuple["Controls", bool]:
         """Gives each kernel a view of this instance, with its own controls.
@@ -241,53 +241,6 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             if isinstance(config.get(part), dict):
                 config[part] = deserialize(config[part])
         return cls(**config)
-
-
-class Selector:
-    """Which entries of a kernel are selected: equal ones select alike.
-
-    Subclasses implement `__call__(values, controls)` and are frozen data
-    classes, so that what is compiled for one serves its equals.
-    """
-
-    def __call__(self, values, controls):
-        """Returns a boolean tensor of the shape of `values`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement "
-            "`__call__(values, controls)`."
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Threshold(Selector):
-    """Selects the units that score at or below the one control.
-
-    Args:
-        granularity: A `Granularity`, which entries go together.
-        criterion: What an entry is worth.
-    """
-
-    granularity: Granularity
-    criterion: Callable
-
-    def __call__(self, values, controls):
-        """Returns a boolean tensor of the shape of `values`."""
-        return self.granularity.selected(self.criterion(values), controls[0])
-
-
-@dataclasses.dataclass(frozen=True)
-class ControlSlice:
-    """Which controls select a kernel's units, and how.
-
-    Args:
-        select: A `Selector`.
-        start: Integer, the place of the first control.
-        end: Integer, the place after the last.
-    """
-
-    select: Selector
-    start: int
-    end: int
 
 
 class Controls:
@@ -377,11 +330,6 @@ class KernelView(keras.regularizers.Regularizer):
             selection[self.use.start : self.use.end],
         )
 
-    def take_sums(self, kernel: keras.Variable):
-        """Returns sums of squares that the host has found; see `HostCall`."""
-        call = self.controls.call
-        return None if call is None else call.take_sums(kernel)
-
     def get_config(self) -> dict:
         """Returns the instance's constructor arguments."""
         return self.instance.get_config()
@@ -399,7 +347,8 @@ def take_sums(values):
         ones; or None.
     """
     view = getattr(values, "regularizer", None)
-    return view.take_sums(values) if isinstance(view, KernelView) else None
+    call = view.controls.call if isinstance(view, KernelView) else None
+    return None if call is None else call.take_sums(values)
 
 
 def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:

@@ -1,0 +1,53 @@
+"""Which entries of a kernel are selected, as a few numbers tell a step."""
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_swd.granularity import Granularity
+
+
+class Selector:
+    """Which entries of a kernel are selected: equal ones select alike.
+
+    Subclasses implement `__call__(values, controls)` and are frozen data
+    classes, so that what is compiled for one serves its equals.
+    """
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`__call__(values, controls)`."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(Selector):
+    """Selects the units that score at or below the one control.
+
+    Args:
+        granularity: A `Granularity`, which entries go together.
+        criterion: What an entry is worth.
+    """
+
+    granularity: Granularity
+    criterion: Callable
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        return self.granularity.selected(self.criterion(values), controls[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlSlice:
+    """Which controls select a kernel's units, and how.
+
+    Args:
+        select: A `Selector`.
+        start: Integer, the place of the first control.
+        end: Integer, the place after the last.
+    """
+
+    select: Selector
+    start: int
+    end: int
