@@ -3,10 +3,12 @@
 python benchmarks/cifar10.py --data-dir DIR --seed 0
 
 Trains the cells that are missing in benchmarks/cells/cifar10, each a method at
-a sparsity with a seed, for equal epochs in all; a cell that was killed goes on
-from its last whole epoch. `--part 0/2` takes every other cell, `--models
-FOLDER` keeps the networks, `--tables` only prints the table of what is there.
-An epoch takes about two minutes on two cores.
+a sparsity with a seed, for equal epochs in all, and writes the table of
+docs/compare.md from all that are there; a cell that was killed goes on from its
+last whole epoch. `--methods` and `--sparsities` take some of them, so that two
+processes can share the work. `--cells FOLDER` begins anew elsewhere, and writes
+no table; `--models FOLDER` keeps the networks; `--tables` trains nothing. An
+epoch takes two to five minutes on two cores.
 """
 
 import argparse
@@ -21,12 +23,13 @@ import keras
 import networks
 import numpy as np
 import tensorflow as tf
-from documents import markdown
+from documents import markdown, write_tables
 
 import keras_swd
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "cifar10"
+DOCUMENT = ROOT / "docs" / "compare.md"
 SPARSITIES = (0.9, 0.95, 0.98)
 BATCH, EPOCHS, RATE, WEIGHT_DECAY = 128, 10, 0.1, 5e-4
 STEPS = math.ceil(50_000 / BATCH)  # of an epoch
@@ -136,20 +139,21 @@ class Task:
 
 def run(args):
     """Trains the missing cells of a seed."""
-    cells = [("dense", 0.0)]
-    cells += [(m, s) for s in SPARSITIES for m in METHODS if m != "dense"]
-    first, step = map(int, args.part.split("/"))
-    for method, sparsity in cells[first::step]:
+    folder = pathlib.Path(args.cells)
+    cells = [("dense", 0.0)] if "dense" in args.methods else []
+    pruning = [method for method in args.methods if method != "dense"]
+    cells += [(m, s) for s in args.sparsities for m in pruning]
+    for method, sparsity in cells:
         name = f"{method}-{sparsity:g}-{args.seed}"
         kept = args.models and pathlib.Path(args.models, f"{name}.keras")
-        task = Task(args.data_dir, CELLS / "unfinished" / name, kept)
+        task = Task(args.data_dir, folder / "unfinished" / name, kept)
         keras_swd.compare(
             build_model,
             task.fit,
             {method: METHODS[method]},
             [sparsity or SPARSITIES[0]],
             seeds=[args.seed],
-            folder=CELLS,
+            folder=folder,
             settings=SETTINGS,
         )
 
@@ -167,10 +171,11 @@ def table():
         spread = f" ± {np.std(runs, ddof=1):.2f}" if len(runs) > 1 else ""
         return f"{np.mean(runs):.2f}{spread}" if runs else ""
 
-    head = ["method", *(f"{s:.0%}" for s in SPARSITIES)]
+    head = ["method", *(f"{100 * s:g} %" for s in SPARSITIES)]
     pruning = [method for method in METHODS if method != "dense"]
     rows = [[m, *(told((m, s)) for s in SPARSITIES)] for m in pruning]
-    return f"{markdown(head, rows)}\n\nDense: {told(('dense', 0.0))}."
+    whole = told(("dense", 0.0))
+    return f"{markdown(head, rows)}\n\nWithout pruning: {whole}."
 
 
 def main():
@@ -178,13 +183,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", help="where tfds keeps its data sets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", default="0/1", help="which share, e.g. 0/2")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS)
+    )
+    parser.add_argument(
+        "--sparsities", type=float, nargs="+", default=SPARSITIES
+    )
+    parser.add_argument("--cells", default=CELLS, help="folder of the results")
     parser.add_argument("--models", help="folder to keep the networks in")
     parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
     if not args.tables:
         run(args)
-    print(table())
+    if args.cells == CELLS:
+        write()
+
+
+def write():
+    """Writes the table of the document from the cells."""
+    write_tables(DOCUMENT, {"cifar10": table()})
 
 
 if __name__ == "__main__":

@@ -51,10 +51,10 @@ def test_the_digits_are_classified_as_the_card_says(recipes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mnist", "cora"])
+@pytest.mark.parametrize("kind", ["cifar10", "mnist", "cora"])
 def test_the_test_set_is_classified_as_the_cards_say(kind, recipes, data_dir):
-    folders = {"mnist": "tensorflow_datasets", "cora": "planetoid"}
-    data = recipes.DATA[kind](data_dir / folders[kind])
+    folder = "planetoid" if kind == "cora" else "tensorflow_datasets"
+    data = recipes.DATA[kind](data_dir / folder)
     cards = [card for card in CARDS if card["data"] == kind]
     assert cards
     for card in cards:

@@ -45,6 +45,7 @@ def shown(document):
 @pytest.mark.parametrize(
     "name",
     [
+        "cifar10",
         "compare",
         "export",
         "graphs",
