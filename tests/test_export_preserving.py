@@ -114,6 +114,7 @@ def test_tfmot_finds_our_zeros_and_strips_nothing(tfmot):
     assert dense is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [convolutional, pytest.param(recurrent, marks=pytest.mark.slow)],
@@ -222,6 +223,7 @@ def test_zeros_survive_when_a_quantization_aware_model_was_loaded(
     assert_zeros_kept(before, kernels(loaded))
 
 
+@pytest.mark.slow
 def test_what_tfmot_cannot_quantize_stays_in_float():
     model = sparse(
         layers.Rescaling(0.5),

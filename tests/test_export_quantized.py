@@ -189,6 +189,7 @@ def test_each_combination_works_or_is_refused(network, mode, tmp_path):
     assert {p.stem for p in tmp_path.iterdir()} == {"auto", *map(str, sizes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "block", "reason"),
     [
@@ -382,6 +383,7 @@ def test_delegates_must_compute_what_the_plain_interpreter_does(
         check_tflite(path, model, tolerance=0.15)
 
 
+@pytest.mark.slow
 def test_a_refused_mode_names_the_next_one_that_works(tmp_path):
     model = mlp()
     with pytest.raises(ExportError, match="differs from Keras") as error:

@@ -237,7 +237,7 @@ def test_the_information_limit_is_values_and_places():
 @pytest.mark.parametrize(
     ("build", "sparsity"),
     [
-        (convolutional, 0.95),
+        pytest.param(convolutional, 0.95, marks=SLOW),
         pytest.param(residual, 0.5, marks=SLOW),
         (mlp, 0.95),
         pytest.param(convolutional, 0.5, marks=SLOW),
@@ -321,6 +321,7 @@ def check_files(model, plan, sparsity, folder, tolerance):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_bit_masks_are_predicted_within_3_percent(quantization, tmp_path):

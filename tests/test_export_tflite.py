@@ -359,6 +359,7 @@ def test_subclassed_models_take_their_shapes_from_calls_or_samples(tmp_path):
     assert check.samples == 2
 
 
+@pytest.mark.slow
 def test_convolutions_keep_their_zeros_when_normalization_is_folded(tmp_path):
     inner = keras.Sequential(
         [

@@ -249,7 +249,13 @@ def sorted_by_shape(arrays):
     return sorted(arrays, key=lambda a: (a.shape, a.tobytes()))
 
 
-@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(b, id=n, marks=pytest.mark.slow if n == "lstm" else ())
+        for n, b in MODELS.items()
+    ],
+)
 def test_the_twin_is_equal_and_so_is_the_way_back(build):
     import tf_keras
 

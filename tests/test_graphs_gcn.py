@@ -176,6 +176,7 @@ def test_it_learns_the_labels_of_the_others():
     assert right[known == 0].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_labels_without_weight_teach_nothing():
     x, a, y = communities()
     known = (np.arange(NODES) < 9).astype("float32")

@@ -264,6 +264,7 @@ def test_the_file_of_a_baked_model_takes_the_features_alone(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_file_holds_the_edges_once_and_no_matrix(tmp_path):
     x, a = make_graph(200, share=0.05)
     model = make_gcn()
@@ -323,6 +324,7 @@ def test_quantized_files_keep_the_zeros(mode, tmp_path):
     assert len(report.fallback) == (2 if integers else 0)
 
 
+@pytest.mark.slow
 def test_a_graph_is_measured_and_compared_as_a_whole(tmp_path):
     x, a = make_graph(700, share=0.01)
     # Ranges from the first 500 nodes would cut off all but these.
@@ -364,6 +366,7 @@ def test_sparse_inputs_are_refused_with_the_remedy(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_dense_adjacency_as_input_gives_wrong_files_which_are_refused(
     tmp_path,
 ):
