@@ -169,6 +169,9 @@ def gcn(sparsity):
     )
 
 
+CIFAR10_INPUTS = "images (n, 32, 32, 3), float32, (pixel / 255 - 0.473) / 0.251"
+
+
 def resnet20(method, sparsity):
     """One of benchmarks/cifar10.py, trained anew."""
     removed = f", {sparsity:.0%} of its kernels removed" if sparsity else ""
@@ -176,7 +179,7 @@ def resnet20(method, sparsity):
     return Recipe(
         f"ResNet-20, 272,474 trainable parameters{removed}",
         "cifar10",
-        "images (n, 32, 32, 3), float32, (pixel / 255 - 0.473) / 0.251",
+        CIFAR10_INPUTS,
         f"python benchmarks/cifar10.py --methods {method} {options}"
         "--seed 0 --cells . --models .",
         f"{method}-{sparsity:g}-0.keras",
@@ -194,7 +197,7 @@ RECIPES = {
     "resnet20-cifar10-half": Recipe(
         "ResNet-20 with half of its parameters: channels cut out",
         "cifar10",
-        "images (n, 32, 32, 3), float32, (pixel / 255 - 0.473) / 0.251",
+        CIFAR10_INPUTS,
         "python examples/resnet20_cifar10.py --method swd --left 0.5 --seed 0 "
         "--out model.keras",
     ),
