@@ -51,6 +51,19 @@ def build_model():
     return networks.resnet20(keras.regularizers.L2(WEIGHT_DECAY / 2))
 
 
+def ramp(build_model, fit, sparsity):
+    """One ranking, of which a growing part is decayed hard, as on LeNet-5."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    pruning = keras_swd.PruningScheduler(
+        sparsity,
+        schedule=keras_swd.Exponential(100.0, 1000.0, finish=0.8),
+        allocation=keras_swd.GlobalRanking(),
+        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.1, finish=0.6),
+    )
+    return fit(model, [pruning])
+
+
 def tfmot_polynomial(build_model, fit, sparsity):
     """What the TensorFlow Model Optimization toolkit has for this."""
     import tensorflow_model_optimization as tfmot
@@ -73,6 +86,7 @@ def tfmot_polynomial(build_model, fit, sparsity):
 METHODS = {
     "dense": None,
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
+    "SWD, ramp": ramp,
     "one-shot, tuned": keras_swd.MagnitudePruning(
         WEIGHT_DECAY, end=TUNED_AT, removals=1
     ),

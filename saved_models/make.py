@@ -353,8 +353,8 @@ def table(cards):
     """One row for each card, and the commands."""
     from documents import markdown
 
-    head = ["name", "zeros", "accuracy", ".keras", "accuracy", ".tflite"]
-    head += ["after gzip", "kind"]
+    head = ["name", "zeros", "accuracy, Keras", "bytes", "accuracy, TFLite"]
+    head += ["bytes", "after gzip", "weights"]
     rows = []
     for card in cards:
         accuracy, files = card["accuracy"], card["files"]
@@ -363,7 +363,11 @@ def table(cards):
         row += [f"{accuracy['tflite']:.2%}", f"{files['tflite']['bytes']:,}"]
         row += [f"{files['tflite']['gzip_bytes']:,}"]
         rows.append([*row, files["tflite"]["quantization"]])
-    told = [f"- `{c['name']}`: {c['title']}. `{c['command']}`" for c in cards]
+    told = [
+        f"- `{card['name']}`: {card['title']}. `{card['command']}`. "
+        f"Inputs: {card['inputs']}."
+        for card in cards
+    ]
     return markdown(head, rows) + "\n\n" + "\n".join(told)
 
 
