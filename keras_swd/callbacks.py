@@ -19,7 +19,7 @@ from keras_swd.masking import (
 from keras_swd.optimizers import build_parts
 from keras_swd.prunable import Prunable
 from keras_swd.regularizers.plan import agreed_times
-from keras_swd.removal import metrics_if_removed
+from keras_swd.removal import check_repeatable, metrics_if_removed
 from keras_swd.schedules import Schedule, check_progress
 from keras_swd.selection import check_count
 from keras_swd.steering import Steering
@@ -172,6 +172,8 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
         self._find_steps()
+        if self.monitor_data is not None:
+            check_repeatable("monitor_data", self.monitor_data)
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
@@ -262,7 +264,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._done >= 1.0 - 0.5 / self._total:
             self._remove_what_is_due(1.0, ended=True)
             self._selection.forget()
-        elif self._removals_made < len(self._removals):
+        elif self._attached and self._removals_made < len(self._removals):
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks(1.0)
             )

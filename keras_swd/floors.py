@@ -1,5 +1,6 @@
 """The callback that removes weights while a metric stays above a floor."""
 
+import math
 import warnings
 from typing import Any
 
@@ -25,10 +26,10 @@ class FloorScheduler(keras.callbacks.Callback):
     irrelevant weights then starts anew at `strength` and fades within an
     epoch. Zeros stay zero. For shorter rounds pass `steps_per_epoch` to `fit`.
 
-    If the last epoch ends below the floor, or no step followed the last
-    removal, the run ends with the weights that were last above it. These are
-    remembered in memory alone: a run that was resumed knows those of the
-    epochs since. Place this callback before those that save.
+    If the last epoch ends below the floor or is not validated, or no step
+    followed the last removal, the run ends with the weights that were last
+    above it. These are remembered in memory alone: a run that was resumed
+    knows those of the epochs since. Place this callback before those that save.
 
     At the end of each epoch it adds to `logs`: `sparsity`, the share of zeros
     after the epoch's removal; `swd_strength`, that of the last step; and
@@ -47,7 +48,7 @@ class FloorScheduler(keras.callbacks.Callback):
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if
             no kernel carries the method, or the number of steps is unknown;
-            at the end of an epoch, if `logs` lack the metric.
+            at the end of an epoch that validates, if `logs` lack the metric.
 
     Example:
 
@@ -146,15 +147,11 @@ class FloorScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Removes weights if the metric is above the floor."""
         logs = {} if logs is None else logs
-        if self.monitor not in logs:
-            raise ValueError(
-                f"Argument `monitor` names {self.monitor!r}, which is not in "
-                f"the logs {sorted(logs)}. Pass `validation_data` to `fit`, "
-                "and the metric to `compile`."
-            )
+        # What is unknown is above no floor.
+        value = math.nan if self._is_not_validated(logs) else logs[self.monitor]
         _ = self.model
         (part,) = self._parts
-        self._values.append(float(logs[self.monitor]))
+        self._values.append(float(value))
         if self._values[-1] > self.floor:
             check_finite(self._kernels)
             self._remembered = self.model.get_weights()
@@ -177,14 +174,15 @@ class FloorScheduler(keras.callbacks.Callback):
             kernel.apply(~zeros)
         if not self._values:
             return
-        if self._values[-1] <= self.floor or not self._trained:
+        # What diverged is NaN, and not above the floor.
+        if not self._values[-1] > self.floor or not self._trained:
             if self._remembered is not None:
                 model.set_weights(self._remembered)
                 return
             warnings.warn(
                 f"{self.monitor!r} was never above the floor in this run, so "
                 "nothing was removed in it; its best value was "
-                f"{max(self._values):.6g}. Lower "
+                f"{_best(self._values):.6g}. Lower "
                 "the floor, or train the model longer before. "
                 f"Received: floor={self.floor}.",
                 stacklevel=2,
@@ -208,6 +206,26 @@ class FloorScheduler(keras.callbacks.Callback):
             "strength": self.strength,
             "sparsity": self.sparsity,
         }
+
+    def _is_not_validated(self, logs: dict[str, Any]) -> bool:
+        """Whether `fit` has not validated in this epoch, and may in others."""
+        if self.monitor in logs:
+            return False
+        missing = (
+            f"Argument `monitor` names {self.monitor!r}, which is not in the "
+            f"logs {sorted(logs)}. Pass `validation_data` to `fit`, and the "
+            "metric to `compile`."
+        )
+        validated = any(name.startswith("val_") for name in logs)
+        if validated or not self.monitor.startswith("val_"):
+            raise ValueError(missing)
+        if not self._values:
+            warnings.warn(
+                f"{missing} With `validation_freq`, weights are removed at the "
+                "end of epochs that validate.",
+                stacklevel=2,
+            )
+        return True
 
     def _restart(self, steps: int, holds: bool) -> None:
         """Lets the decay begin anew after so many steps of the run."""
@@ -271,3 +289,8 @@ def smallest_left(scores, count: int) -> list[np.ndarray]:
     mask = np.ones(everything.size, bool)
     mask[order[: zeros + count]] = False
     return np.split(mask, np.cumsum([s.size for s in scores])[:-1])
+
+
+def _best(values: list[float]) -> float:
+    """The largest that is known."""
+    return max((v for v in values if not math.isnan(v)), default=math.nan)

@@ -66,10 +66,12 @@ def share_left(
 
     Returns:
         Float, the share of the weight's size that is left at `end`. None for
-        optimizers that cannot be forecast.
+        optimizers that cannot be forecast, and if no step is left until then.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     first, last = round(begin * total_steps), round(end * total_steps)
+    if last <= first:
+        return None
     points = min(POINTS, last - first)
     edges = np.linspace(first, last, points + 1).astype(int)
     decays = np.array([decay(step / total_steps) for step in edges[:-1]])

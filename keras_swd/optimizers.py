@@ -159,6 +159,19 @@ def plain_optimizer(optimizer):
     return optimizer
 
 
+def fresh_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+) -> keras.optimizers.Optimizer:
+    """Returns the same optimizer without its state.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return _wrapped_again(optimizer, fresh_optimizer)
+    return _in_form(type(optimizer), optimizer)
+
+
 def pruning_optimizer(model: keras.Model) -> PruningOptimizer | None:
     """Returns the model's optimizer if it lets methods work in it."""
     optimizer = getattr(model, "optimizer", None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from keras_swd.granularity import CoupledChannels
-from keras_swd.optimizers import plain_optimizer
+from keras_swd.optimizers import fresh_optimizer, plain_optimizer
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
@@ -254,7 +254,7 @@ def _detach(model: keras.Model) -> None:
             variable.regularizer = None
 
 
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns the model and its layers at any depth."""
     # Keras' public `layers` stops at the first level.
     return list(model._flatten_layers())
@@ -291,8 +291,44 @@ def _rebuild(
             _detach(twin)
     if compiled and model.compiled:
         compile_alike(twin, model, plain)
-    twin.set_weights(model.get_weights())
+    copy_state(model, twin)
     return twin
+
+
+def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Gives a layer that was built again all that the first one knows.
+
+    That is its weights, and what `adapt` has found: neither weights nor
+    configuration hold all of it.
+
+    Args:
+        layer: A layer or model.
+        copy: The same, built again.
+
+    Raises:
+        ValueError: If Keras shows a vocabulary, but does not take it.
+    """
+    copy.set_weights(layer.get_weights())
+    for old, new in zip(all_layers(layer), all_layers(copy), strict=False):
+        if isinstance(new, keras.layers.Normalization):
+            # It computes with constants, which are made from its weights.
+            new.finalize_state()
+        elif type(new) is type(old) and hasattr(new, "set_vocabulary"):
+            _copy_vocabulary(old, new)
+
+
+def _copy_vocabulary(layer, copy) -> None:
+    vocabulary = layer.get_vocabulary()
+    if vocabulary == copy.get_vocabulary():
+        return
+    try:
+        copy.set_vocabulary(vocabulary)
+    except ValueError as error:
+        raise ValueError(
+            f"The vocabulary of layer {layer.name!r} cannot be kept. Give the "
+            "layer its vocabulary, and the weights of it, as arguments instead "
+            f"of adapting it. Cause: {error}"
+        ) from error
 
 
 def own_objects(model: keras.Model) -> dict[str, type]:
@@ -310,36 +346,39 @@ def compile_alike(
 ) -> None:
     """Compiles `twin` with what `model` was compiled with."""
     if type(model).compile is not keras.Model.compile:
-        warnings.warn(
-            f"Model {model.name!r} was not compiled again: its `compile()` "
-            "method is custom. Call it yourself.",
-            stacklevel=4,
-        )
+        _warn_not_compiled(model, "its `compile()` method is custom")
         return
     # Keras shows these serialized alone, which not every function survives;
     # and `compile_from_config` builds the optimizer, whose state would then
     # make saved files two or three times as large.
     arguments = dict(model._compile_config.config)
-    for name in ("optimizer", "metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(
-            _copy_of_stateful, arguments[name]
+    try:
+        for name in ("optimizer", "metrics", "weighted_metrics"):
+            arguments[name] = keras.tree.map_structure(_fresh, arguments[name])
+    except Exception as error:  # of a class of the user's
+        _warn_not_compiled(
+            model,
+            "its optimizer or a metric cannot be made again from its "
+            f"configuration ({error})",
         )
+        return
     if plain:
         arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
     twin.compile(**arguments)
 
 
-def _copy_of_stateful(part):
-    """A fresh copy of an optimizer or a metric; anything else as it is."""
-    if isinstance(part, keras.optimizers.LossScaleOptimizer):
-        inner = _copy_of_stateful(part.inner_optimizer)
-        return keras.optimizers.LossScaleOptimizer(inner, name=part.name)
+def _warn_not_compiled(model, why: str) -> None:
+    warnings.warn(
+        f"Model {model.name!r} was not compiled again: {why}. Call `compile()` "
+        "yourself.",
+        stacklevel=5,
+    )
+
+
+def _fresh(part):
+    """An optimizer or a metric without its state; anything else as it is."""
     if isinstance(part, keras.optimizers.Optimizer):
-        config = part.get_config()
-        rate = part._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            config["learning_rate"] = rate
-        return type(part).from_config(config)
+        return fresh_optimizer(part)
     if isinstance(part, keras.metrics.Metric):
         return type(part).from_config(part.get_config())
     return part

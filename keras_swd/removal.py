@@ -38,7 +38,7 @@ def remove(
 
     Returns:
         Dictionary from the path of each kernel to the number of its entries
-        that were set to zero.
+        that were set to zero; kernels that share a path are counted together.
 
     Raises:
         ValueError: If no kernel is prunable, a target is missing, or a kernel
@@ -58,10 +58,11 @@ def remove(
     apply_masks(prunable.weights, masks)
     for message in prunable.shortfalls(model, masks):
         warnings.warn(message, stacklevel=2)
-    return {
-        weight.path: int(mask.size - np.count_nonzero(mask))
-        for weight, mask in zip(prunable.weights, masks, strict=True)
-    }
+    removed: dict[str, int] = {}
+    for weight, mask in zip(prunable.weights, masks, strict=True):
+        zeros = int(mask.size - np.count_nonzero(mask))
+        removed[weight.path] = removed.get(weight.path, 0) + zeros
+    return removed
 
 
 @contextlib.contextmanager
@@ -106,20 +107,35 @@ def metrics_if_removed(
         model: A compiled `keras.Model`.
         weights: The weights to prune.
         masks: Boolean arrays of the weights' shapes, False where to remove.
-        data: What `evaluate` takes: a tuple `(x, y)` or `(x, y,
-            sample_weight)`, or a data set.
+        data: What `validation_data` of `fit` takes: a tuple `(x, y)` or `(x,
+            y, sample_weight)`, or a data set.
 
     Returns:
         Dictionary of the metrics, each name with the suffix `_if_removed`.
     """
     x, y, sample_weight = data, None, None
-    if isinstance(data, tuple):
+    if isinstance(data, (tuple, list)):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     with _metrics_kept(model), removed_for_a_moment(weights, masks):
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
     return {f"{name}_if_removed": value for name, value in metrics.items()}
+
+
+def check_repeatable(name: str, data) -> None:
+    """Raises a `ValueError` if data cannot be gone through again and again.
+
+    Args:
+        name: String, that of the argument.
+        data: What came for it.
+    """
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"Argument `{name}` is gone through many times, which an iterator "
+            "cannot be. Pass arrays, as `(x, y)`, or a data set. "
+            f"Received: {name}={data!r}."
+        )
 
 
 @contextlib.contextmanager

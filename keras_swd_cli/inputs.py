@@ -156,7 +156,13 @@ def load_arrays(samples: str) -> Any:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (AttributeError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        AttributeError,
+        EOFError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(
             f"--representative {samples}: this is no .npz file of numbers; "
             "write it with numpy.savez(path, inputs)."

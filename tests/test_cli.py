@@ -331,10 +331,12 @@ def test_export_quantizes_with_data_from_a_file(run, tmp_path):
         ("--representative no.npz", "this is no file"),
         ("--representative m/text.keras", "no .npz file of numbers"),
         ("--representative wrong.npz", "shape"),
+        ("--representative none.npz", "no .npz file of numbers"),
     ],
 )
 def test_data_that_does_not_fit_leaves_no_file(run, option, message, tmp_path):
     np.savez(tmp_path / "wrong.npz", np.zeros((4, 3), "float32"))
+    (tmp_path / "none.npz").touch()
     result = run(f"export m/good.keras --out x.tflite --quantize int8 {option}")
     assert_one_line_error(result)
     assert message in result.stderr

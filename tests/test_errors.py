@@ -474,6 +474,49 @@ def test_a_run_that_ends_upon_nan_warns_and_keeps_the_weights():
     assert_unchanged(network, watch.weights)
 
 
+def test_an_interrupted_run_is_ended_by_hand():
+    network, pruning = model(), scheduler()
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, pruning, Interrupt())
+
+    def penalty():
+        return network.evaluate(*data(), batch_size=80, verbose=0) - float(
+            np.mean((network.predict(data()[0], verbose=0) - data()[1]) ** 2)
+        )
+
+    plain = sum(
+        0.5
+        * layer.kernel_regularizer.weight_decay
+        * float(np.sum(layer.get_weights()[0] ** 2))
+        for layer in network.layers
+    )
+    assert penalty() > 2.0 * plain
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        pruning.on_train_end()
+    assert penalty() == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_run_without_a_step_says_nothing_of_a_model_that_is_not_built():
+    network = keras.Sequential([layers.Dense(3, kernel_regularizer=swd())])
+    network.compile("sgd", "mse")
+    fit(network, scheduler(), epochs=2, initial_epoch=2)
+
+
+def test_data_that_can_be_gone_through_once_are_refused():
+    once = iter([data()])
+    assert_refused(
+        model(),
+        scheduler(monitor_data=once),
+        r"`monitor_data` .*an iterator.*`\(x, y\)`.*monitor_data=",
+    )
+
+
 # Models built again ----------------------------------------------------------
 
 

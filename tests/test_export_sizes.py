@@ -29,6 +29,21 @@ KERNELS = arrays(
 )
 
 
+@pytest.mark.tensorflow
+def test_a_double_precision_model_is_planned_as_its_file_is():
+    model = keras.Sequential(
+        [keras.Input((40,)), layers.Dense(60, dtype="float64")]
+    )
+    kernel, bias = model.get_weights()
+    kernel[:, ::2] = 0.0
+    model.set_weights([kernel, bias])
+    single = keras.Sequential([keras.Input((40,)), layers.Dense(60)])
+    single.set_weights([kernel, bias])
+    assert [f.bytes for f in plan_sizes(model, [0.5]).files] == [
+        f.bytes for f in plan_sizes(single, [0.5]).files
+    ]
+
+
 def decode_sparse(encoded, values):
     """The oracle: entries put back, for rows of at most 256 entries."""
 

@@ -546,6 +546,7 @@ def test_a_difference_without_scale_or_from_infinity_is_refused():
 
 def test_signature_names_are_identifiers_that_differ():
     keys = ["a-b c", "A", "a", "2x", "", "keras_tensor_31", "input_layer", "é"]
+    keys += ["class", "None", "self"]
     assert signature_names(keys, "input") == [
         "a_b_c",
         "A",
@@ -555,6 +556,9 @@ def test_signature_names_are_identifiers_that_differ():
         "input_5",
         "input_6",
         "input_7",
+        "input_class",
+        "input_None",
+        "input_self",
     ]
 
 

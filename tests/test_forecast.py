@@ -57,6 +57,11 @@ def test_the_forecast_is_what_the_optimizer_does(make):
     assert got <= 3.0 * seen[-10:].max() + 1e-3
 
 
+def test_nothing_is_forecast_when_no_step_is_left():
+    optimizer = keras.optimizers.SGD(0.1)
+    assert share_left(optimizer, lambda p: 1.0, 0.1, 10, 0.52, 0.5) is None
+
+
 def test_it_follows_the_learning_rate_schedule():
     falling = keras.optimizers.schedules.PiecewiseConstantDecay(
         [50], [0.1, 0.0]

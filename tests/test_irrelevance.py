@@ -257,6 +257,30 @@ def test_it_ends_with_the_last_weights_above_the_floor():
     assert zeros(model) == 16
 
 
+def test_a_model_that_diverges_ends_with_the_last_weights_above_the_floor():
+    model, _ = run(0.9, float("nan"))
+    assert zeros(model) == 0
+
+
+def test_epochs_without_validation_remove_nothing():
+    model = network(IrrelevantWeights(), (5, 8, 3), metrics=["mae"])
+    scheduler = FloorScheduler(0.0, monitor="val_mae", share=0.25)
+    with pytest.warns(UserWarning, match=r"val_mae.*`validation_freq`"):
+        history = model.fit(
+            *data(),
+            epochs=5,
+            verbose=0,
+            validation_data=data(),
+            validation_freq=2,
+            callbacks=[scheduler],
+        ).history
+    assert history["sparsity"] == pytest.approx(
+        [0.0, 0.25, 0.25, 0.4375, 0.4375]
+    )
+    # The last epoch is not known to be above the floor, the fourth is.
+    assert zeros(model) == 16
+
+
 def test_a_floor_never_reached_is_warned_of():
     with pytest.warns(UserWarning, match=r"never above.*0\.4.*floor=0\.5"):
         model, _ = run(0.3, 0.4)
@@ -395,8 +419,21 @@ def test_settings_out_of_range(name):
 
 def test_a_metric_that_is_not_logged():
     model = network(IrrelevantWeights(), (5, 3))
-    with pytest.raises(ValueError, match=r"`monitor`.*val_accuracy.*\['loss'"):
+    message = r"`monitor`.*val_accuracy.*\['loss'"
+    with (
+        pytest.warns(UserWarning, match=message),
+        pytest.warns(UserWarning, match="never above"),
+    ):
         model.fit(*data(), verbose=0, callbacks=[FloorScheduler(0.5)])
+    with pytest.raises(ValueError, match=message):
+        model.fit(
+            *data(),
+            verbose=0,
+            validation_data=data(),
+            callbacks=[FloorScheduler(0.5)],
+        )
+    with pytest.raises(ValueError, match=r"`monitor`.*'acc'.*\['loss'"):
+        model.fit(*data(), verbose=0, callbacks=[FloorScheduler(0.5, "acc")])
 
 
 def test_a_model_with_a_plain_optimizer_is_refused():

@@ -450,6 +450,71 @@ def test_preprocessing_keeps_what_it_has_learnt():
     check_same(model, shrink(model))
 
 
+class OfItsOwn(keras.Model):
+    """Trains in its own way, and takes what `keras.Model` takes."""
+
+    def train_step(self, *arguments):
+        raise InterruptedError("own step")
+
+
+class SequentialOfItsOwn(keras.Sequential):
+    way = "own"
+
+
+class WithArguments(keras.Model):
+    def __init__(self, units):
+        inputs = keras.Input((4,))
+        hidden = layers.Dense(units, "relu")(inputs)
+        super().__init__(inputs, layers.Dense(2)(hidden))
+
+
+def test_a_model_keeps_its_class_and_what_it_can_do():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(6, "relu")
+    model = OfItsOwn(inputs, layers.Dense(2)(hidden(inputs)))
+    zero_filters(hidden, [0, 3])
+    model.compile("sgd", "mse", run_eagerly=True)
+    small = shrink(model)
+    assert small.layers[1].units == 4
+    check_same(model, small)
+    with pytest.raises(InterruptedError, match="own step"):
+        small.fit(np.ones((2, 4)), np.ones((2, 2)), verbose=0)
+
+
+def test_a_sequential_model_keeps_its_class():
+    model = SequentialOfItsOwn(
+        [keras.Input((4,)), layers.Dense(6, "relu"), layers.Dense(2)]
+    )
+    zero_filters(model.layers[0], [0, 3])
+    small = shrink(model)
+    assert small.way == "own"
+    assert small.layers[0].units == 4
+
+
+def test_a_class_that_takes_other_arguments_is_lost_and_said_to_be():
+    model = WithArguments(6)
+    zero_filters(model.layers[1], [0, 3])
+    with pytest.warns(UserWarning, match=r"WithArguments.*'outputs', 'name'"):
+        small = shrink(model)
+    check_same(model, small)
+
+
+@pytest.mark.parametrize("seed", range(9, 12))
+def test_an_output_that_happens_to_be_near_zero_is_no_obstacle(seed):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((32,)),
+            layers.Dense(128, "relu"),
+            layers.Dense(128, "relu"),
+            layers.Dense(1),
+        ]
+    )
+    zero_filters(model.layers[0], slice(None, None, 2))
+    zero_filters(model.layers[1], slice(None, None, 2))
+    assert [layer.units for layer in shrink(model).layers] == [64, 64, 1]
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_is_compared_less_strictly(policy):
     model = sequential(

@@ -918,9 +918,10 @@ def as_tf_data(x, y):
     "form",
     [
         lambda x, y: (x, y),
+        lambda x, y: [x, y],
         pytest.param(as_tf_data, marks=tensorflow_only),
     ],
-    ids=["tuple", "tf.data"],
+    ids=["tuple", "list", "tf.data"],
 )
 def test_monitored_accuracy_is_that_without_the_selected_weights(form):
     x, y = classes()

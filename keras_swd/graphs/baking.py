@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.rebuilding import copy_state
+
 #: What a list of edges consists of, as inputs of a model.
 ENTRIES = {"rows": "int32", "columns": "int32", "values": "float32"}
 
@@ -256,7 +258,7 @@ def _call_on_edges(model: keras.Model, x: Any, entries: Any, nodes: int) -> Any:
     outputs = model._run_through_graph([x, absent], copied, call)
     for layer in model.layers:
         if id(layer) in copies:
-            copies[id(layer)].set_weights(layer.get_weights())
+            copy_state(layer, copies[id(layer)])
     return outputs
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-from keras_swd.rebuilding import own_objects, without_pruning
+from keras_swd.rebuilding import copy_state, own_objects, without_pruning
 from keras_swd.shrinking.cutting import Cut
 
 
@@ -66,7 +67,7 @@ def _sequential(
 ) -> keras.Sequential:
     inputs = [tensor._keras_history.operation for tensor in function.inputs]
     parts = [_twin(layer, cut, twins) for layer in (*inputs, *model.layers)]
-    return keras.Sequential(parts, name=model.name)
+    return _of_class(model, keras.Sequential, layers=parts)
 
 
 def _functional(
@@ -85,20 +86,33 @@ def _functional(
 
     outputs = interpret(function, function.inputs, enter, call)
     inputs = [entered[id(tensor)] for tensor in function.inputs]
-    return keras.Model(
-        keras.tree.pack_sequence_as(function.input, inputs),
-        keras.tree.pack_sequence_as(function.output, outputs),
-        name=model.name,
+    return _of_class(
+        model,
+        keras.Model,
+        inputs=keras.tree.pack_sequence_as(function.input, inputs),
+        outputs=keras.tree.pack_sequence_as(function.output, outputs),
     )
+
+
+def _of_class(model: keras.Model, plain: type, **arguments: Any) -> Any:
+    """A model of the same class, which may train in its own way."""
+    cls = type(model)
+    try:
+        return cls(**arguments, name=model.name)
+    except (TypeError, ValueError):
+        warnings.warn(
+            f"Model {model.name!r} of class {cls.__name__} becomes one of "
+            f"keras.{plain.__name__}, and loses methods of its own, since its "
+            f"class does not take the arguments {[*arguments, 'name']}.",
+            stacklevel=2,
+        )
+        return plain(**arguments, name=model.name)
 
 
 def _copy_state(layer: Any, copy: Any, cut: Cut) -> None:
     if graph_of(layer) is not None:
         return
     if not cut.touches(layer):
-        copy.set_weights(layer.get_weights())
-        if hasattr(copy, "finalize_state"):
-            # `Normalization` keeps more than its weights.
-            copy.finalize_state()
+        copy_state(layer, copy)
         return
     copy.set_weights(cut.weights(layer))

@@ -1,9 +1,11 @@
 """Which metric is given up for zeros, and which way it is better."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import keras
+
+from keras_swd.removal import check_repeatable
 
 MODES = ("auto", "max", "min")
 
@@ -21,12 +23,7 @@ def check_measurable(model: keras.Model, data: Any, mode: str) -> None:
             f"Model {model.name!r} is not compiled, so it has no metrics. Call "
             "`model.compile(loss=..., metrics=[...])` first."
         )
-    if isinstance(data, Iterator):
-        raise ValueError(
-            "Argument `data` is gone through many times, which an iterator "
-            "cannot be. Pass arrays, as `(x, y)`, or a data set. "
-            f"Received: data={data!r}."
-        )
+    check_repeatable("data", data)
     if mode not in MODES:
         raise ValueError(
             "Argument `mode` must be 'auto', 'max' or 'min'. "

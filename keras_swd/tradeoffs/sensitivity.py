@@ -69,7 +69,8 @@ class Sensitivity(Record):
     def targets(self) -> dict[str, float]:
         """For each kernel's path, the sparsity that loses at most `within`.
 
-        It is the highest of `sparsities` up to which none loses more, or 0.
+        It is the highest of `sparsities` up to which none loses more, or 0;
+        of kernels that share a path, the lowest of theirs.
 
         Example:
 
@@ -80,7 +81,11 @@ class Sensitivity(Record):
         ... ).targets
         {'k': 0.5}
         """
-        return {kernel.path: self._target(kernel) for kernel in self.kernels}
+        targets: dict[str, float] = {}
+        for kernel in self.kernels:
+            target = self._target(kernel)
+            targets[kernel.path] = min(target, targets.get(kernel.path, 1.0))
+        return targets
 
     def lost(self, kernel: KernelSensitivity) -> tuple[float, ...]:
         """Returns how much worse the metric is at each sparsity."""

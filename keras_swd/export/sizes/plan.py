@@ -233,7 +233,9 @@ def _files(
     skeleton: Skeleton, sparsities: Iterable[float], present: float
 ) -> Iterator[FileSize]:
     for sparsity in sparsities:
-        values = [to_numpy(k.variable) for k in skeleton.kernels]
+        values = [
+            to_numpy(k.variable).astype("float32") for k in skeleton.kernels
+        ]
         # Zeros that are there may be shared out in another way.
         if sparsity > present + CLOSE:
             values = _pruned(skeleton, sparsity)

@@ -100,7 +100,7 @@ def lay_out(
     for variable in skeleton.vectors:
         array = values_of(variable, given or {})
         tensor = Tensor("", array.shape, array.astype("float32").tobytes())
-        constants[variable.path] = [tensor]
+        constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
     for kernel, array in zip(skeleton.kernels, values, strict=True):
         bias, rounded, scales = _rounded(kernel, array, dtype)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.records import ExportError, brief
+from keras_swd.rebuilding import copy_state
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 # Shortened mantissas change the outputs; a clone that lost an argument of its
@@ -64,7 +65,7 @@ def in_float32(
     try:
         twin = _rebuild(model)
         signature.predict(twin, structure, batch)
-        twin.set_weights(model.get_weights())
+        copy_state(model, twin)
     except Exception as error:
         raise ExportError(
             f"The model could not be rebuilt in float32: {brief(error)}{remedy}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import keyword
 import re
 import sys
 from collections.abc import Iterable
@@ -304,7 +305,9 @@ def signature_names(keys: Iterable[str], prefix: str) -> list[str]:
         # Names that Keras counts up depend on what the process did before.
         counted = re.fullmatch(r"(keras_tensor|input_layer)(_\d+)?", key)
         name = "" if counted else re.sub(r"\W", "_", key, flags=re.ASCII)
-        if not re.match(r"[A-Za-z]", name):
+        # They become names of Python's arguments on the way.
+        reserved = keyword.iskeyword(name) or name == "self"
+        if reserved or not re.match(r"[A-Za-z]", name):
             name = f"{prefix}_{name.strip('_') or index}"
         while name.lower() in taken:
             name = f"{name}_{index}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,12 +21,18 @@ def kernels_of(model: Any) -> dict[str, np.ndarray]:
 
     Returns:
         Dictionary from a kernel's path to a Boolean array: where it is zero.
+        Layers of nested models may share a path; the second kernel's is then
+        followed by `(2)`.
     """
-    return {
-        signature.weight_path(weight): signature.to_numpy(weight) == 0
-        for weight in model.weights
-        if len(weight.shape) >= 2 and "float" in str(weight.dtype)
-    }
+    found: dict[str, np.ndarray] = {}
+    met: collections.Counter[str] = collections.Counter()
+    for weight in model.weights:
+        if len(weight.shape) >= 2 and "float" in str(weight.dtype):
+            path = signature.weight_path(weight)
+            met[path] += 1
+            name = f"{path} ({met[path]})" if met[path] > 1 else path
+            found[name] = signature.to_numpy(weight) == 0
+    return found
 
 
 def find_kernels(

@@ -1,0 +1,247 @@
+"""What a model that is built again has to know besides its weights."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_swd
+from keras_swd import SelectiveWeightDecay
+
+COPIES = {
+    "strip": keras_swd.strip,
+    "with_regularizer": lambda model: keras_swd.with_regularizer(
+        model, SelectiveWeightDecay()
+    ),
+    "shrink": keras_swd.shrink,
+}
+
+
+@pytest.fixture(params=COPIES)
+def copy(request):
+    return COPIES[request.param]
+
+
+# What `adapt` found ----------------------------------------------------------
+
+
+def far_from_normal(*shape):
+    return 5 + 3 * np.random.default_rng(0).normal(size=shape)
+
+
+def adapted(layer, data, width):
+    """A network on what a layer makes of its inputs."""
+    layer.adapt(data)
+    inputs = keras.Input(data.shape[1:], dtype=data.dtype)
+    x = layers.Flatten()(layers.Embedding(20, 4)(layer(inputs)))
+    return keras.Model(inputs, layers.Dense(width)(x))
+
+
+def test_a_normalization_keeps_its_moments(copy):
+    x = far_from_normal(64, 4)
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential(
+        [keras.Input((4,)), normalization, layers.Dense(3)]
+    )
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+def test_a_normalization_within_a_model_keeps_its_moments():
+    x = far_from_normal(64, 4)
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    inner = keras.Sequential([keras.Input((4,)), normalization])
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3)])
+    twin = keras_swd.strip(model)
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+
+
+@pytest.mark.tensorflow  # Keras' layer runs in no model of JAX
+def test_bins_keep_their_boundaries(copy):
+    x = far_from_normal(64, 4)
+    model = adapted(layers.Discretization(num_bins=5), x, 3)
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+@pytest.mark.tensorflow
+def test_integers_keep_their_vocabulary(copy):
+    x = np.array([[3], [5], [7], [9]])
+    model = adapted(layers.IntegerLookup(), x, 3)
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+@pytest.mark.tensorflow
+def test_strings_keep_their_vocabulary():
+    import tensorflow as tf
+
+    lookup = layers.StringLookup(output_mode="one_hot")
+    lookup.adapt(["a", "b", "c"])
+    model = keras.Sequential(
+        [keras.Input((1,), dtype="string"), lookup, layers.Dense(3)]
+    )
+    x = tf.constant([["a"], ["c"], ["z"]])
+    np.testing.assert_array_equal(keras_swd.strip(model)(x), model(x))
+
+
+@pytest.mark.tensorflow
+def test_a_vocabulary_that_keras_does_not_take_is_refused():
+    lookup = layers.TextVectorization(output_mode="tf_idf")
+    lookup.adapt(["a b", "b c"])
+    model = keras.Sequential(
+        [keras.Input((1,), dtype="string"), lookup, layers.Dense(3)]
+    )
+    with pytest.raises(ValueError, match="vocabulary of layer 'text_vector"):
+        keras_swd.strip(model)
+
+
+@pytest.mark.tensorflow
+def test_a_mixed_precision_model_with_a_normalization_is_exported(tmp_path):
+    x = far_from_normal(64, 4).astype("float32")
+    normalization = layers.Normalization(dtype="mixed_float16")
+    normalization.adapt(x)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            normalization,
+            layers.Dense(3, dtype="mixed_float16"),
+        ]
+    )
+    report = keras_swd.export.to_tflite(
+        model, tmp_path / "model.tflite", check_with=x
+    )
+    assert report.max_absolute_difference < 1e-2
+
+
+# What it was compiled with ---------------------------------------------------
+
+
+def small():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, kernel_regularizer=SelectiveWeightDecay()),
+        ]
+    )
+
+
+def test_weights_that_do_not_decay_stay_so(copy):
+    model = small()
+    optimizer = keras.optimizers.AdamW(1.0, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, "mse")
+    twin = copy(model)
+    twin.optimizer.build(twin.trainable_variables)
+    kernel, bias = twin.trainable_variables
+    bias.assign(np.ones(3))
+    before = keras.ops.convert_to_numpy(kernel)
+    zeros = [np.zeros(v.shape, "float32") for v in (kernel, bias)]
+    twin.optimizer.apply(list(map(keras.ops.convert_to_tensor, zeros)))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(bias), 1.0)
+    after = keras.ops.convert_to_numpy(kernel)
+    np.testing.assert_allclose(after, 0.9 * before, rtol=1e-6)
+
+
+def test_the_scale_of_a_loss_is_kept(copy):
+    model = small()
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.2), initial_scale=128.0, dynamic_growth_steps=7
+    )
+    model.compile(optimizer, "mse")
+    config = copy(model).optimizer.get_config()
+    assert config["initial_scale"] == 128.0
+    assert config["dynamic_growth_steps"] == 7
+    assert config["inner_optimizer"]["config"]["learning_rate"] == (
+        pytest.approx(0.2)
+    )
+
+
+class WithoutConfig(keras.metrics.Metric):
+    """As users write them: with an argument that no `get_config` tells."""
+
+    def __init__(self, classes, name="mine"):
+        super().__init__(name=name)
+        self.classes = classes
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+    def result(self):
+        return keras.ops.zeros(())
+
+
+class OptimizerWithoutConfig(keras.optimizers.SGD):
+    def __init__(self, special, **arguments):
+        super().__init__(**arguments)
+        self.special = special
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"metrics": [WithoutConfig(3)]},
+        {"metrics": [keras.metrics.MeanMetricWrapper(lambda y, p: p, "mine")]},
+        {"optimizer": OptimizerWithoutConfig(3)},
+    ],
+    ids=["metric", "lambda", "optimizer"],
+)
+def test_what_cannot_be_made_again_leaves_the_model_uncompiled(arguments, copy):
+    model = small()
+    model.compile(**{"loss": "mse"} | arguments)
+    x = np.ones((5, 4))
+    with pytest.warns(UserWarning, match="was not compiled again: its optim"):
+        twin = copy(model)
+    assert not twin.compiled
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+
+
+# Layers of nested models that share a path -----------------------------------
+
+
+def encoders(units, width):
+    """Two inner models whose layers have one name, and an output."""
+
+    def encoder(name):
+        inputs = keras.Input((width,))
+        dense = layers.Dense(
+            units, name="fc", kernel_regularizer=SelectiveWeightDecay()
+        )
+        return keras.Model(inputs, dense(inputs), name=name)
+
+    inputs = keras.Input((width,))
+    x = layers.Add()([encoder("a")(inputs), encoder("b")(inputs)])
+    return keras.Model(inputs, layers.Dense(3, name="out")(x))
+
+
+def test_removed_weights_of_one_path_are_counted_together():
+    model = encoders(8, 4)
+    assert keras_swd.remove(model, 0.5) == {"fc/kernel": 32}
+
+
+def test_a_target_of_one_path_is_the_lowest_of_its_kernels():
+    model = encoders(8, 4)
+    first, second = (model.get_layer(n).get_layer("fc") for n in "ab")
+    second.set_weights([np.zeros((4, 8)), np.zeros(8)])
+    model.compile(loss="mse")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 4))
+    report = keras_swd.sensitivity(
+        model, (x, model.predict(x)), [0.5, 0.9], within=1e-6, mode="min"
+    )
+    assert [kernel.path for kernel in report.kernels] == ["fc/kernel"] * 2
+    assert report.targets == {"fc/kernel": 0.0}
+    assert first.kernel.path == second.kernel.path
+
+
+@pytest.mark.tensorflow
+def test_each_kernel_of_one_path_is_looked_for_in_a_file(tmp_path):
+    from keras_swd.export.tflite.zeros import kernels_of
+
+    model = encoders(8, 4)
+    keras_swd.remove(model, 0.5)
+    found = kernels_of(model)
+    assert list(found) == ["fc/kernel", "fc/kernel (2)", "out/kernel"]
+    report = keras_swd.export.to_tflite(model, tmp_path / "model.tflite")
+    assert report.model_weights == 88
+    assert report.model_zeros == 32
