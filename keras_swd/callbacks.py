@@ -264,7 +264,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._done >= 1.0 - 0.5 / self._total:
             self._remove_what_is_due(1.0, ended=True)
             self._selection.forget()
-        elif self._attached and self._removals_made < len(self._removals):
+        elif self._done and self._removals_made < len(self._removals):
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks(1.0)
             )

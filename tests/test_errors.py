@@ -502,10 +502,15 @@ def test_an_interrupted_run_is_ended_by_hand():
     assert penalty() == pytest.approx(plain, rel=1e-3)
 
 
-def test_a_run_without_a_step_says_nothing_of_a_model_that_is_not_built():
+@pytest.mark.parametrize("built", [False, True])
+def test_a_run_without_a_step_changes_nothing_and_is_silent(built):
     network = keras.Sequential([layers.Dense(3, kernel_regularizer=swd())])
     network.compile("sgd", "mse")
+    if built:
+        network.build((None, 6))
     fit(network, scheduler(), epochs=2, initial_epoch=2)
+    kernels = [w for w in network.get_weights() if w.ndim > 1]
+    assert all(np.all(kernel) for kernel in kernels)
 
 
 def test_data_that_can_be_gone_through_once_are_refused():
