@@ -33,7 +33,8 @@ def shrink(model: keras.Model) -> keras.Model:
             are shrunk too.
 
     Returns:
-        A new `keras.Model`, `keras.Sequential` if `model` is.
+        A new `keras.Model`, of the class of `model` if that can be built of
+        inputs and outputs, or of layers as `keras.Sequential` is.
 
     Raises:
         ValueError: If the model is not built or is subclassed, a layer cannot
