@@ -158,6 +158,7 @@ class PruningScheduler(keras.callbacks.Callback):
             )
         self.total_steps = check_count("total_steps", total_steps)
         self.monitor_data = monitor_data
+        check_repeatable("monitor_data", monitor_data)
         self.reallocations = check_count("reallocations", reallocations)
         self.remove_at = remove_at
         if remove_at is not None:
@@ -172,8 +173,6 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
         self._find_steps()
-        if self.monitor_data is not None:
-            check_repeatable("monitor_data", self.monitor_data)
         self._epoch = 0
         self._done = 0.0
         self._prunable: Prunable
@@ -264,11 +263,13 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._done >= 1.0 - 0.5 / self._total:
             self._remove_what_is_due(1.0, ended=True)
             self._selection.forget()
-        elif self._done and self._removals_made < len(self._removals):
+        elif self._attached and self._removals_made < len(self._removals):
+            self._steering.release()
+            if not self._done:
+                return
             residual = share_of_norm(
                 self._prunable.weights, self._selection.masks(1.0)
             )
-            self._steering.release()
             removed = "not all" if self._masks else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "

@@ -176,17 +176,10 @@ class FloorScheduler(keras.callbacks.Callback):
             return
         # What diverged is NaN, and not above the floor.
         if not self._values[-1] > self.floor or not self._trained:
-            if self._remembered is not None:
+            if self._remembered is None:
+                warnings.warn(self._nothing_removed(), stacklevel=2)
+            else:
                 model.set_weights(self._remembered)
-                return
-            warnings.warn(
-                f"{self.monitor!r} was never above the floor in this run, so "
-                "nothing was removed in it; its best value was "
-                f"{_best(self._values):.6g}. Lower "
-                "the floor, or train the model longer before. "
-                f"Received: floor={self.floor}.",
-                stacklevel=2,
-            )
 
     def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """Returns the weights that are pruned and where they are not zero.
@@ -207,8 +200,24 @@ class FloorScheduler(keras.callbacks.Callback):
             "sparsity": self.sparsity,
         }
 
+    def _nothing_removed(self) -> str:
+        """Says why nothing was removed in this run, and what to do."""
+        known = [value for value in self._values if not math.isnan(value)]
+        if not known:
+            return (
+                f"{self.monitor!r} was NaN or missing in all epochs of this "
+                "run, so nothing was removed in it. Pass `validation_data` to "
+                "`fit`, with a `validation_freq` below its number of epochs."
+            )
+        return (
+            f"{self.monitor!r} was never above the floor in this run, so "
+            f"nothing was removed in it; its best value was {max(known):.6g}. "
+            "Lower the floor, or train the model longer before. "
+            f"Received: floor={self.floor}."
+        )
+
     def _is_not_validated(self, logs: dict[str, Any]) -> bool:
-        """Whether `fit` has not validated in this epoch, and may in others."""
+        """Whether this epoch was not validated, though others may be."""
         if self.monitor in logs:
             return False
         missing = (
@@ -289,8 +298,3 @@ def smallest_left(scores, count: int) -> list[np.ndarray]:
     mask = np.ones(everything.size, bool)
     mask[order[: zeros + count]] = False
     return np.split(mask, np.cumsum([s.size for s in scores])[:-1])
-
-
-def _best(values: list[float]) -> float:
-    """The largest that is known."""
-    return max((v for v in values if not math.isnan(v)), default=math.nan)

@@ -1,6 +1,6 @@
 """Optimizers for methods that need each weight's gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -170,6 +170,25 @@ def fresh_optimizer(
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return _wrapped_again(optimizer, fresh_optimizer)
     return _in_form(type(optimizer), optimizer)
+
+
+def exclude_alike(
+    optimizer: Any, pairs: Iterable[tuple[keras.Variable, keras.Variable]]
+) -> None:
+    """Lets a fresh optimizer exclude the same variables from weight decay.
+
+    Args:
+        optimizer: What `compile` takes, made for other variables.
+        pairs: Pairs of those and of the ones that it is to train.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
+    if excluded:
+        # Keras knows a variable by a key that no other one has.
+        key = optimizer._var_key
+        optimizer._exclude_from_weight_decay = {
+            key(new) for old, new in pairs if key(old) in excluded
+        }
 
 
 def pruning_optimizer(model: keras.Model) -> PruningOptimizer | None:

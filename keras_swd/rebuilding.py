@@ -3,11 +3,16 @@
 import difflib
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 
 from keras_swd.granularity import CoupledChannels
-from keras_swd.optimizers import fresh_optimizer, plain_optimizer
+from keras_swd.optimizers import (
+    exclude_alike,
+    fresh_optimizer,
+    plain_optimizer,
+)
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
@@ -39,7 +44,7 @@ def strip(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: If the model is not built, or cannot be built again from
-            its configuration.
+            its configuration, or has a layer that was adapted to tf-idf.
 
     Example:
 
@@ -290,7 +295,7 @@ def _rebuild(
         if plain:
             _detach(twin)
     if compiled and model.compiled:
-        compile_alike(twin, model, plain)
+        compile_alike(twin, model, plain, stacklevel=4)
     copy_state(model, twin)
     return twin
 
@@ -325,9 +330,9 @@ def _copy_vocabulary(layer, copy) -> None:
         copy.set_vocabulary(vocabulary)
     except ValueError as error:
         raise ValueError(
-            f"The vocabulary of layer {layer.name!r} cannot be kept. Give the "
-            "layer its vocabulary, and the weights of it, as arguments instead "
-            f"of adapting it. Cause: {error}"
+            f"The vocabulary of layer {layer.name!r} cannot be kept. Pass "
+            "`vocabulary` and `idf_weights` to the layer instead of adapting "
+            f"it. Cause: {error}"
         ) from error
 
 
@@ -342,24 +347,19 @@ def own_objects(model: keras.Model) -> dict[str, type]:
 
 
 def compile_alike(
-    twin: keras.Model, model: keras.Model, plain: bool = False
+    twin: keras.Model,
+    model: keras.Model,
+    plain: bool = False,
+    stacklevel: int = 2,
 ) -> None:
     """Compiles `twin` with what `model` was compiled with."""
-    if type(model).compile is not keras.Model.compile:
-        _warn_not_compiled(model, "its `compile()` method is custom")
-        return
-    # Keras shows these serialized alone, which not every function survives;
-    # and `compile_from_config` builds the optimizer, whose state would then
-    # make saved files two or three times as large.
-    arguments = dict(model._compile_config.config)
     try:
-        for name in ("optimizer", "metrics", "weighted_metrics"):
-            arguments[name] = keras.tree.map_structure(_fresh, arguments[name])
-    except Exception as error:  # of a class of the user's
-        _warn_not_compiled(
-            model,
-            "its optimizer or a metric cannot be made again from its "
-            f"configuration ({error})",
+        arguments = _compilation(twin, model)
+    except Exception as error:  # also of a class of the user's
+        warnings.warn(
+            f"Model {model.name!r} was not compiled again: {error}. Call "
+            "`compile()` yourself.",
+            stacklevel=stacklevel,
         )
         return
     if plain:
@@ -367,18 +367,47 @@ def compile_alike(
     twin.compile(**arguments)
 
 
-def _warn_not_compiled(model, why: str) -> None:
-    warnings.warn(
-        f"Model {model.name!r} was not compiled again: {why}. Call `compile()` "
-        "yourself.",
-        stacklevel=5,
-    )
+def _compilation(twin, model) -> dict[str, Any]:
+    """What a model was compiled with, for the same one built again."""
+    if type(model).compile is not keras.Model.compile:
+        raise ValueError("its `compile()` method is custom")
+    # Keras shows these serialized alone, which not every function survives;
+    # and `compile_from_config` builds the optimizer, whose state would then
+    # make saved files two or three times as large.
+    arguments = dict(model._compile_config.config)
+    for name in ("optimizer", "metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(_fresh, arguments[name])
+    exclude_alike(arguments["optimizer"], _pairs(model, twin))
+    return arguments
+
+
+def _pairs(model, twin) -> list[tuple[keras.Variable, keras.Variable]]:
+    """What is trained in a model, and the same in one built again."""
+    old, new = model.trainable_variables, twin.trainable_variables
+    if len(old) == len(new):
+        return list(zip(old, new, strict=True))
+    # A smaller model may have a bias more; other paths are as they were.
+    paths = {variable.path: variable for variable in new}
+    return [(v, paths[v.path]) for v in old if v.path in paths]
 
 
 def _fresh(part):
     """An optimizer or a metric without its state; anything else as it is."""
+    make: Callable
     if isinstance(part, keras.optimizers.Optimizer):
-        return fresh_optimizer(part)
-    if isinstance(part, keras.metrics.Metric):
-        return type(part).from_config(part.get_config())
-    return part
+        make = fresh_optimizer
+    elif isinstance(part, keras.metrics.Metric):
+        make = _fresh_metric
+    else:
+        return part
+    try:
+        return make(part)
+    except Exception as error:
+        raise ValueError(
+            f"{type(part).__name__} cannot be made again from its "
+            f"configuration ({error})"
+        ) from error
+
+
+def _fresh_metric(metric):
+    return type(metric).from_config(metric.get_config())

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from keras_swd.files import write_whole
 
 #: Characters of a table's line.
 WIDTH = 88
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Numbers names that come again, as the paths of nested models may.
+
+    Args:
+        names: Iterable of strings.
+
+    Returns:
+        List of as many strings.
+
+    Example:
+
+    >>> distinct(["a", "b", "a"])
+    ['a', 'b', 'a (2)']
+    """
+    met: collections.Counter[str] = collections.Counter()
+    found = []
+    for name in names:
+        met[name] += 1
+        found.append(f"{name} ({met[name]})" if met[name] > 1 else name)
+    return found
 
 
 class Record:

@@ -224,6 +224,25 @@ def test_zeros_survive_when_a_quantization_aware_model_was_loaded(
 
 
 @pytest.mark.slow
+def test_a_normalization_keeps_its_moments():
+    x = 5.0 + 3.0 * np.random.default_rng(0).normal(size=(64, 4))
+    normalization = layers.Normalization(name="scaled")
+    normalization.adapt(x)
+    model = sparse(
+        normalization,
+        layers.Dense(6, activation="relu"),
+        layers.Dense(3),
+        shape=(4,),
+    )
+    aware = to_quantization_aware(model)
+    wrapped = aware.get_layer("quant_scaled").layer
+    np.testing.assert_allclose(wrapped.mean, normalization.mean, rtol=1e-6)
+    np.testing.assert_allclose(
+        wrapped.variance, normalization.variance, rtol=1e-6
+    )
+
+
+@pytest.mark.slow
 def test_what_tfmot_cannot_quantize_stays_in_float():
     model = sparse(
         layers.Rescaling(0.5),

@@ -212,6 +212,23 @@ def test_a_layer_that_is_called_twice_is_copied_once():
     )
 
 
+def test_an_adapted_layer_keeps_what_it_has_found():
+    x, a = make_graph(6)
+    x = 5.0 + 3.0 * x
+    features, adjacency = (
+        keras.Input((FEATURES,)),
+        keras.Input((6,), sparse=True),
+    )
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    layer = graph_layer("GCSConv", 4)
+    outputs = layer([normalization(features), adjacency])
+    model = keras.Model([features, adjacency], outputs)
+    np.testing.assert_allclose(
+        bake(model, a)(x).numpy(), predict(model, x, a), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_the_model_stays_as_it_was():
     x, a = make_graph(8)
     swd = keras_swd.SelectiveWeightDecay()

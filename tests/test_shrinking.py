@@ -462,7 +462,9 @@ class SequentialOfItsOwn(keras.Sequential):
 
 
 class WithArguments(keras.Model):
-    def __init__(self, units):
+    """Would take whatever it is given, and make its own of it."""
+
+    def __init__(self, units=3, **ignored):
         inputs = keras.Input((4,))
         hidden = layers.Dense(units, "relu")(inputs)
         super().__init__(inputs, layers.Dense(2)(hidden))
@@ -491,17 +493,28 @@ def test_a_sequential_model_keeps_its_class():
     assert small.layers[0].units == 4
 
 
-def test_a_class_that_takes_other_arguments_is_lost_and_said_to_be():
+def test_a_class_with_a_constructor_of_its_own_is_lost_and_said_to_be():
     model = WithArguments(6)
     zero_filters(model.layers[1], [0, 3])
-    with pytest.warns(UserWarning, match=r"WithArguments.*'outputs', 'name'"):
+    with pytest.warns(UserWarning, match=r"WithArguments.*keras\.Functional"):
         small = shrink(model)
+    assert small.layers[1].units == 4
     check_same(model, small)
 
 
-@pytest.mark.parametrize("seed", range(9, 12))
-def test_an_output_that_happens_to_be_near_zero_is_no_obstacle(seed):
-    keras.utils.set_random_seed(seed)
+def test_a_number_for_the_whole_batch_is_compared():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(6, "relu")
+    outputs = keras.ops.sum(layers.Dense(2)(hidden(inputs)))
+    model = keras.Model(inputs, outputs)
+    zero_filters(hidden, [0, 3])
+    small = shrink(model)
+    assert small.layers[1].units == 4
+
+
+def test_an_output_that_happens_to_be_near_zero_is_no_obstacle():
+    # Seed 9 is one for which rounding of the first sample was too large.
+    keras.utils.set_random_seed(9)
     model = keras.Sequential(
         [
             keras.Input((32,)),

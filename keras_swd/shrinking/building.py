@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -95,18 +94,13 @@ def _functional(
 
 
 def _of_class(model: keras.Model, plain: type, **arguments: Any) -> Any:
-    """A model of the same class, which may train in its own way."""
+    """A model of the same class, unless that has a constructor of its own.
+
+    What such a constructor does with inputs and outputs is not known.
+    """
     cls = type(model)
-    try:
-        return cls(**arguments, name=model.name)
-    except (TypeError, ValueError):
-        warnings.warn(
-            f"Model {model.name!r} of class {cls.__name__} becomes one of "
-            f"keras.{plain.__name__}, and loses methods of its own, since its "
-            f"class does not take the arguments {[*arguments, 'name']}.",
-            stacklevel=2,
-        )
-        return plain(**arguments, name=model.name)
+    keras_own = cls.__init__.__module__.startswith("keras.")
+    return (cls if keras_own else plain)(**arguments, name=model.name)
 
 
 def _copy_state(layer: Any, copy: Any, cut: Cut) -> None:

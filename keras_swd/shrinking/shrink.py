@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 
 from keras_swd.coupling.following import follow
@@ -33,8 +35,8 @@ def shrink(model: keras.Model) -> keras.Model:
             are shrunk too.
 
     Returns:
-        A new `keras.Model`, of the class of `model` if that can be built of
-        inputs and outputs, or of layers as `keras.Sequential` is.
+        A new `keras.Model`, of the class of `model` if that has Keras'
+        constructor.
 
     Raises:
         ValueError: If the model is not built or is subclassed, a layer cannot
@@ -55,6 +57,13 @@ def shrink(model: keras.Model) -> keras.Model:
     live = find_live(followed)
     twin = build(model, Cut(followed, live.kept))
     verify(model, twin)
+    if type(twin) is not type(model):
+        warnings.warn(
+            f"Model {model.name!r} of class {type(model).__name__} becomes one "
+            f"of keras.{type(twin).__name__} and loses methods of its own, "
+            "since its class has a constructor of its own.",
+            stacklevel=2,
+        )
     if model.compiled:
-        compile_alike(twin, model)
+        compile_alike(twin, model, stacklevel=3)
     return twin

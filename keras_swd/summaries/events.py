@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_swd.magnitudes import LOWEST, PER_DECADE
+from keras_swd.record import distinct
 from keras_swd.summaries.history import Epoch, KernelState
 
 #: The folder of the event files, beside the record.
@@ -57,9 +58,10 @@ class EventFile:
                 `log10_magnitude/PATH` the histogram of its magnitudes that
                 are not zero, as decimal logarithms.
         """
+        paths = distinct(kernel.path for kernel in epoch.kernels)
+        kernels = list(zip(paths, epoch.kernels, strict=True))
         numbers: Mapping[str, float | None] = epoch.logs | {
-            f"sparsity/{kernel.path}": kernel.sparsity
-            for kernel in epoch.kernels
+            f"sparsity/{path}": kernel.sparsity for path, kernel in kernels
         }
         value = self._messages.Summary.Value
         values = [
@@ -68,11 +70,8 @@ class EventFile:
             if number is not None
         ]
         values += [
-            value(
-                tag=f"log10_magnitude/{kernel.path}",
-                histo=self._histogram(kernel),
-            )
-            for kernel in epoch.kernels
+            value(tag=f"log10_magnitude/{path}", histo=self._histogram(kernel))
+            for path, kernel in kernels
             if kernel.counts
         ]
         summary = self._messages.Summary(value=values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.flatbuffer import StoredTensor
 from keras_swd.export.tflite.records import ExportError, StoredKernel
+from keras_swd.record import distinct
 
 
 def kernels_of(model: Any) -> dict[str, np.ndarray]:
@@ -21,18 +21,18 @@ def kernels_of(model: Any) -> dict[str, np.ndarray]:
 
     Returns:
         Dictionary from a kernel's path to a Boolean array: where it is zero.
-        Layers of nested models may share a path; the second kernel's is then
-        followed by `(2)`.
+        Paths that several kernels share are numbered.
     """
-    found: dict[str, np.ndarray] = {}
-    met: collections.Counter[str] = collections.Counter()
-    for weight in model.weights:
-        if len(weight.shape) >= 2 and "float" in str(weight.dtype):
-            path = signature.weight_path(weight)
-            met[path] += 1
-            name = f"{path} ({met[path]})" if met[path] > 1 else path
-            found[name] = signature.to_numpy(weight) == 0
-    return found
+    kernels = [
+        weight
+        for weight in model.weights
+        if len(weight.shape) >= 2 and "float" in str(weight.dtype)
+    ]
+    paths = distinct(map(signature.weight_path, kernels))
+    return {
+        path: signature.to_numpy(kernel) == 0
+        for path, kernel in zip(paths, kernels, strict=True)
+    }
 
 
 def find_kernels(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_swd.export.tflite.records import ExportError, brief
 from keras_swd.export.tfmot.operations import equal_operation
@@ -61,10 +63,7 @@ class _Twins:
                     f"{self._target.__name__} has others: "
                     f"{[tuple(weight.shape) for weight in twin.weights]}."
                 )
-            twin.set_weights(values)
-            if hasattr(twin, "finalize_state"):
-                # `Normalization` computes with constants made from weights.
-                twin.finalize_state()
+            set_weights(twin, values)
 
     def _make(self, part: Any) -> Any:
         if isinstance(part, self._source.Sequential):
@@ -146,3 +145,16 @@ def _paired(outputs: Any, twins: Any) -> dict[int, Any]:
             keras.tree.flatten(outputs), keras.tree.flatten(twins), strict=True
         )
     }
+
+
+def set_weights(layer: Any, values: Sequence[np.ndarray]) -> None:
+    """Sets the weights of a layer, and what it has made from them.
+
+    Args:
+        layer: A layer of Keras 3 or tf_keras.
+        values: Sequence of arrays, one per weight.
+    """
+    layer.set_weights(values)
+    if type(layer).__name__ == "Normalization":
+        # It computes with constants made from its weights.
+        layer.finalize_state()
