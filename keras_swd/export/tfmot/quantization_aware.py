@@ -9,7 +9,7 @@ from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import ExportError, brief
 from keras_swd.export.tfmot.equal_models import to_tf_keras
 from keras_swd.export.tfmot.isolated import load_tf_keras, load_tfmot
-from keras_swd.export.tfmot.twins import set_weights
+from keras_swd.export.tfmot.twins import finalize
 
 #: Layers that tfmot replaces by two, each of which it quantizes.
 TAKEN_APART = {"SeparableConv1D", "SeparableConv2D"}
@@ -87,11 +87,13 @@ def _quantized(model: Any) -> Any:
 
     # Wrapping the layers of the model itself would change it.
     copy = tf_keras.models.clone_model(model)
-    for layer, twin in zip(model.layers, copy.layers, strict=True):
-        set_weights(twin, layer.get_weights())
+    copy.set_weights(model.get_weights())
     copy = tf_keras.models.clone_model(copy, clone_function=annotated)
     with quantization.quantize_scope():
-        return quantization.quantize_apply(copy, scheme)
+        aware = quantization.quantize_apply(copy, scheme)
+    for layer in aware._flatten_layers():
+        finalize(layer)
+    return aware
 
 
 def _quantizable(layer: Any) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_swd.export.tflite.records import ExportError, brief
 from keras_swd.export.tfmot.operations import equal_operation
@@ -63,7 +61,8 @@ class _Twins:
                     f"{self._target.__name__} has others: "
                     f"{[tuple(weight.shape) for weight in twin.weights]}."
                 )
-            set_weights(twin, values)
+            twin.set_weights(values)
+            finalize(twin)
 
     def _make(self, part: Any) -> Any:
         if isinstance(part, self._source.Sequential):
@@ -147,14 +146,12 @@ def _paired(outputs: Any, twins: Any) -> dict[int, Any]:
     }
 
 
-def set_weights(layer: Any, values: Sequence[np.ndarray]) -> None:
-    """Sets the weights of a layer, and what it has made from them.
+def finalize(layer: Any) -> None:
+    """Lets a `Normalization` compute with the weights that it has now.
 
     Args:
-        layer: A layer of Keras 3 or tf_keras.
-        values: Sequence of arrays, one per weight.
+        layer: A layer of Keras 3 or tf_keras, of any class.
     """
-    layer.set_weights(values)
     if type(layer).__name__ == "Normalization":
         # It computes with constants made from its weights.
         layer.finalize_state()
