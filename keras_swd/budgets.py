@@ -24,7 +24,8 @@ class Budget(Configured):
     it then removes the fewest channels, lowest first, such that what is left
     after `shrink` meets the budget. With a method that allots single weights
     itself, such as `AdaptiveSparsity`, what is left are those that are not
-    zero.
+    zero. Kernels with a `sparsity` of their own count in full: what they give
+    up comes on top.
 
     Args:
         left: Float in (0, 1), the share that may be left.

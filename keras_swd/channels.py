@@ -91,7 +91,7 @@ class ChannelSet:
         """Returns the mean score of each channel's entries, `(units,)`."""
         total, count = np.zeros(self.size), np.zeros(self.size)
         for place in self.scored:
-            scores = self.regularizer.criterion(read(place.variable))
+            scores = self.regularizer.scores(read(place.variable))
             others = tuple(a for a in range(scores.ndim) if a != place.axis)
             units = place.units - self.first
             own = (units >= 0) & (units < self.size)

@@ -125,8 +125,8 @@ class Kernel:
     def unit_scores(self) -> np.ndarray:
         """Returns the scores of the kernel's units, shape `(units,)`."""
         if isinstance(self.regularizer.granularity, Unstructured):
-            return self.regularizer.criterion(self.values()).ravel()
-        scores = self.regularizer.criterion(self.values())
+            return self.regularizer.scores(self.values()).ravel()
+        scores = self.regularizer.scores(self.values())
         return ops.convert_to_numpy(
             self.regularizer.granularity.unit_scores(
                 ops.convert_to_tensor(scores)
@@ -142,7 +142,7 @@ class Kernel:
             return threshold_of_values(
                 self.values().ravel(),
                 count,
-                self.regularizer.criterion,
+                self.regularizer.scores,
                 guess,
             )
         return threshold_of_units(self.unit_scores(), count)

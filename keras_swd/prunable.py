@@ -256,6 +256,19 @@ class Prunable:
                 )
             if isinstance(self.sparsity, SizeLimit):
                 _check_limited(units, self.sparsity)
+        methods = {
+            id(units.regularizer.part): type(units.regularizer).__name__
+            for units in self.sets
+            if units.regularizer.sparsity is None
+            and not units.regularizer.granularity.coupled
+        }
+        if isinstance(self.sparsity, Budget) and len(methods) > 1:
+            raise ValueError(
+                f"Kernels cannot share the budget {self.sparsity!r}, since "
+                f"their methods {sorted(methods.values())} rank weights in "
+                "ways of their own. Use one method, or give the kernels of the "
+                "other a `sparsity` of their own."
+            )
 
 
 def _check_limited(units: UnitSet, limit: SizeLimit) -> None:

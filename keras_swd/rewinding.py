@@ -1,5 +1,7 @@
 """A learning rate that repeats a part of its schedule."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -43,8 +45,13 @@ class LearningRateRewinding(keras.optimizers.schedules.LearningRateSchedule):
                 "e.g. keras.optimizers.schedules.CosineDecay(0.1, 1000). "
                 f"Received: schedule={schedule!r}."
             )
-        steps = isinstance(at, int) and isinstance(to, int)
-        if not steps or not 0 <= to <= at:
+        try:
+            at, to = operator.index(at), operator.index(to)
+        except TypeError:
+            in_order = False
+        else:
+            in_order = 0 <= to <= at
+        if not in_order:
             raise ValueError(
                 "Argument `to` must be a step from 0 to `at`, both integers. "
                 f"Received: at={at!r}, to={to!r}."

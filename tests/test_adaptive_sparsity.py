@@ -587,3 +587,35 @@ def test_a_budget_for_weights_that_cannot_meet_it():
     model = network([AdaptiveSparsity(), SelectiveWeightDecay()], (6, 4, 3))
     with pytest.raises(ValueError, match="cannot meet the budget"):
         remove(model, Parameters(left=0.5))
+
+
+def test_two_methods_cannot_share_a_budget():
+    model = network([AdaptiveSparsity(), IrrelevantWeights()], (6, 4, 3))
+    message = r"cannot share the budget.*AdaptiveSparsity', 'Irrelevant"
+    with pytest.raises(ValueError, match=message):
+        model.fit(
+            *data(),
+            verbose=0,
+            callbacks=[PruningScheduler(Parameters(left=0.5))],
+        )
+
+
+@pytest.mark.parametrize("sizes", [(6, 1, 1), (6, 4, 3)], ids=["one", "equal"])
+def test_kernels_of_one_value_are_refused(sizes):
+    model = network([AdaptiveSparsity(), AdaptiveSparsity()], sizes)
+    last = model.layers[-1].kernel
+    last.assign(np.ones(last.shape))
+    x, y = data(outputs=sizes[-1])
+    with pytest.raises(ValueError, match=r"holds one value alone.*centring"):
+        model.fit(x, y, verbose=0, callbacks=[PruningScheduler(0.5)])
+
+
+def test_double_precision_is_pruned_exactly():
+    keras.config.set_dtype_policy("float64")
+    try:
+        model = network([AdaptiveSparsity(), AdaptiveSparsity()], (6, 4, 3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    pruning = PruningScheduler(0.5)
+    model.fit(*data(), epochs=2, verbose=0, callbacks=[pruning])
+    assert sum(np.count_nonzero(w == 0.0) for w in model.get_weights()) == 18

@@ -44,6 +44,37 @@ def test_a_double_precision_model_is_planned_as_its_file_is():
     ]
 
 
+@pytest.mark.tensorflow
+def test_a_file_that_would_lose_entries_is_planned_with_all_zeros(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3000)])
+    kernel, bias = model.get_weights()
+    kernel[:, ::2] = 0.0
+    model.set_weights([kernel, bias])
+    plain, sparse = (
+        find(plan_sizes(model, [0.5]), 0.5, "float32", encoding)
+        for encoding in ("plain", "sparse")
+    )
+    assert sparse.bytes == plain.bytes
+    report = keras_swd.export.to_tflite(model, tmp_path / "model.tflite")
+    assert plain.bytes == pytest.approx(report.bytes, rel=0.03)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "activation", [layers.LeakyReLU(), layers.ReLU()], ids=["leaky", "relu"]
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_activations_may_be_layers(activation, alone, tmp_path):
+    inner = [layers.Dense(60), layers.Activation(activation)]
+    stack = inner if alone else [layers.Dense(60, activation=activation)]
+    model = keras.Sequential([keras.Input((80,)), *stack, layers.Dense(3)])
+    planned = find(plan_sizes(model, [0.0]), 0.0, "float32", "plain")
+    report = keras_swd.export.to_tflite(
+        model, tmp_path / "model.tflite", sparse=False
+    )
+    assert planned.bytes == pytest.approx(report.bytes, rel=0.03)
+
+
 def decode_sparse(encoded, values):
     """The oracle: entries put back, for rows of at most 256 entries."""
 

@@ -235,7 +235,7 @@ SCHEDULE = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
 
 
 def test_the_rate_goes_back_twice():
-    once = LearningRateRewinding(SCHEDULE, at=8, to=5)
+    once = LearningRateRewinding(SCHEDULE, at=np.int64(8), to=5)
     twice = LearningRateRewinding(once, at=11, to=8)
     rates = [float(twice(step)) for step in range(14)]
     tenths = [10, 9, 8, 7, 6, 5, 4, 3, 5, 4, 3, 5, 4, 3]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -132,6 +134,41 @@ def test_the_host_sums_up_in_silence_what_diverged(diverged):
     kernel = np.full((2, 3), diverged, "float32")
     whole, _ = swd.summing(select(swd), kernel, np.array([0.5], "float32"))
     assert not np.isfinite(whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """A criterion that knows of Keras' operations alone."""
+
+    exponent: int
+
+    def __call__(self, values):
+        return ops.power(ops.abs(values), self.exponent)
+
+
+@pytest.mark.parametrize("granularity", [None, Channel()], ids=str)
+def test_a_criterion_of_ones_own(granularity):
+    swd = SelectiveWeightDecay(granularity=granularity, criterion=Power(2))
+    layer = keras.layers.Dense(8, kernel_regularizer=swd)
+    model = keras.Sequential([keras.Input((6,)), layer])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    pruning = PruningScheduler(0.5, Constant(100.0))
+    x, y = np.ones((40, 6)), np.ones((40, 8))
+    model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[pruning])
+    assert np.count_nonzero(layer.get_weights()[0]) == 24
+
+
+def test_a_criterion_that_cannot_be_hashed_is_refused():
+    @dataclasses.dataclass
+    class Changing:
+        exponent: int
+
+        def __call__(self, values):
+            return abs(values) ** self.exponent
+
+    for criterion in (Changing(2), "magnitude"):
+        with pytest.raises(ValueError, match=r"`criterion`.*frozen=True"):
+            SelectiveWeightDecay(criterion=criterion)
 
 
 def test_without_a_scheduler_it_is_plain_weight_decay():

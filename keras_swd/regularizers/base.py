@@ -1,7 +1,7 @@
 """The frame of all methods that prune by regularization."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import keras
 import numpy as np
@@ -69,6 +69,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         self.sparsity = None if sparsity is None else check_sparsity(sparsity)
         self.granularity = granularity or Unstructured()
         self.criterion = criterion or Magnitude()
+        # Compiled functions are found again by what they were made for.
+        if not callable(self.criterion) or not isinstance(
+            self.criterion, Hashable
+        ):
+            raise ValueError(
+                "Argument `criterion` must be a function of a kernel's values "
+                "that can be hashed, e.g. keras_swd.Magnitude() (a data class "
+                f"needs `frozen=True`). Received: criterion={criterion!r}."
+            )
         if not isinstance(self.granularity, Granularity):
             raise ValueError(
                 "Argument `granularity` must be a keras_swd granularity, e.g. "
@@ -91,6 +100,20 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         #: model that is trained.
         self.selection: dict[int, np.ndarray] = {}
         self.built = True
+
+    def scores(self, values: np.ndarray) -> np.ndarray:
+        """Returns what each value is worth, in NumPy.
+
+        Args:
+            values: Float array.
+
+        Returns:
+            Float array of the same shape.
+        """
+        scores = self.criterion(values)
+        if isinstance(scores, np.ndarray):
+            return scores
+        return ops.convert_to_numpy(scores)
 
     def __call__(self, values):
         """Returns the penalty of a kernel where no scheduler selects.

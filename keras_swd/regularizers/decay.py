@@ -90,7 +90,8 @@ def sums_of_squares(select, values, controls) -> tuple[float, float]:
     with np.errstate(all="ignore"):
         for start in range(0, flat.size, CHUNK):
             piece = flat[start : start + CHUNK].astype("float32", copy=False)
-            lowest = piece * select(piece, controls)
+            # A criterion may know of Keras' operations alone.
+            lowest = piece * np.asarray(select(piece, controls))
             whole += float(piece @ piece)
             selected += float(lowest @ lowest)
     return whole, selected

@@ -146,7 +146,14 @@ class ThresholdTraining(OptimizerPart):
             if removed and not read(self.residuals[i]).any():
                 continue
             values = _float32(kernel)
-            self._cut(i, values + self._hidden(i, values), 1.0)
+            whole = values + self._hidden(i, values)
+            if not np.ptp(ops.convert_to_numpy(whole)) > 0.0:
+                raise ValueError(
+                    f"Kernel {kernel.path!r} holds one value alone, of which "
+                    "centring leaves nothing. Give its layer no "
+                    "`AdaptiveSparsity`, or an initializer that draws values."
+                )
+            self._cut(i, whole, 1.0)
 
     def set(self, strength):
         """Sets how hard the budget presses on the thresholds."""
@@ -184,7 +191,7 @@ class ThresholdTraining(OptimizerPart):
 
     def scores(self, index):
         """Returns magnitudes, in multiples of what is cut off just so."""
-        whole = self.values(index)
+        whole = self.values(index).astype("float32", copy=False)
         threshold = read(self.thresholds)[index]
         cut = _cut_at(threshold, _deviation(ops.convert_to_tensor(whole)))
         return np.abs(whole).ravel() / ops.convert_to_numpy(cut)

@@ -27,11 +27,13 @@ class Encoded:
         places: Bytes that say where these belong.
         expanded: Boolean: whether an operator of its own expands it when the
             model runs. Defaults to `False`.
+        lost: Boolean: whether entries are missing. Defaults to `False`.
     """
 
     content: bytes
     places: bytes = b""
     expanded: bool = False
+    lost: bool = False
 
 
 def sparse(values: np.ndarray) -> Encoded | None:
@@ -62,13 +64,14 @@ def sparse(values: np.ndarray) -> Encoded | None:
         return None
     blocks = values.reshape(-1, values.shape[-1], 1)
     size, ratio = BLOCKS[values.dtype.name]
+    lost = False
     if values.ndim == 2:
-        # What does not fill a block at the end of a row is left out.
+        # TensorFlow Lite loses what does not fill a block at the end of a row.
         columns = values.shape[1] // size * size
         wide = values[:, :columns].reshape(len(values), -1, size)
         kept = np.count_nonzero(wide.any(axis=-1)) * size
         if 1.0 - kept / values.size > ratio * zeros:
-            blocks = wide
+            blocks, lost = wide, bool(values[:, columns:].any())
     used = blocks.any(axis=-1)
     starts = np.concatenate([[0], np.cumsum(np.sum(used, axis=1))])
     places = np.nonzero(used)[1]
@@ -76,6 +79,7 @@ def sparse(values: np.ndarray) -> Encoded | None:
         blocks[used].tobytes(),
         _vector(starts) + _vector(places),
         expanded=blocks.shape[-1] == 1,
+        lost=lost,
     )
 
 

@@ -99,12 +99,16 @@ def lay_out(
     constants: dict[str, list[Tensor]] = {}
     for variable in skeleton.vectors:
         array = values_of(variable, given or {})
-        tensor = Tensor("", array.shape, array.astype("float32").tobytes())
+        tensor = Tensor("", array.shape, array.tobytes())
         constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
     for kernel, array in zip(skeleton.kernels, values, strict=True):
         bias, rounded, scales = _rounded(kernel, array, dtype)
-        stored = _stored(kernel, rounded, scales, encoding)
+        encoded = ENCODINGS[encoding](rounded)
+        if encoded is not None and encoded.lost:
+            # Such a file is not written, but one that stores all zeros.
+            return lay_out(skeleton, values, dtype, "plain", given)
+        stored = _stored(kernel, rounded, scales, encoded, encoding)
         kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
         operators.append((kernel.operation, 3))
         if len(stored) > 1:
@@ -214,12 +218,12 @@ def _stored(
     kernel: StoredKernel,
     values: np.ndarray,
     scales: np.ndarray,
+    encoded: Encoded | None,
     encoding: str,
 ) -> list[Tensor]:
     """The tensors that hold a kernel, and the one that it is expanded to."""
     name, whole = kernel.names
     shape = values.shape
-    encoded = ENCODINGS[encoding](values)
     if encoded is None:
         return [Tensor(name, shape, values.tobytes(), scales=scales)]
     content, places = encoded.content, encoded.places
@@ -238,4 +242,5 @@ def _stored(
 def values_of(variable: Any, given: Mapping[int, np.ndarray]) -> np.ndarray:
     """Returns the values given for a variable by its `id`, or its own."""
     values = given.get(id(variable))
-    return to_numpy(variable) if values is None else values.astype("float32")
+    values = to_numpy(variable) if values is None else values
+    return values.astype("float32", copy=False)

@@ -190,14 +190,22 @@ def _is_normalization(layer: Any) -> bool:
 
 def _fused(layer: Any) -> bool:
     """Whether an operator computes the layer's activation on its way."""
-    return layer.activation.__name__ in ("relu", "relu6")
+    return _activation(layer) in ("relu", "relu6")
+
+
+def _activation(layer: Any) -> str:
+    """The name of a layer's activation, which may be a layer or an object."""
+    function = layer.activation
+    if isinstance(function, layers.ReLU) and _is_relu(function):
+        return "relu"
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     """Adds a layer; returns the steps that are computed with it."""
     step = graph.steps[index]
     layer: Any = step.layer
-    linear = layer.activation.__name__ == "linear"
+    linear = _activation(layer) == "linear"
     norm = _next(graph, index, _is_normalization) if linear else set()
     last = max(norm, default=index)
     relu = _next(graph, last, _is_relu) if linear else set()
@@ -231,7 +239,7 @@ def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     shape = _shape(graph, max(relu, default=last))
     _add_stored(skeleton, kernel, shape)
     if not (linear or _fused(layer)):
-        function = layer.activation.__name__
+        function = _activation(layer)
         skeleton.operators.append(function)
         skeleton.tensors.append((skeleton.name(step, function), shape))
     return norm | relu
