@@ -93,6 +93,18 @@ def operations():
     return keras.Model([a, b], keras.ops.reshape(x, (-1, 48)))
 
 
+def masks():
+    """Keras computes masks with operations, and hands them on as arguments."""
+    words = keras.Input((7,), dtype="int32")
+    series = layers.Embedding(9, 4, mask_zero=True)(words)
+    numbers = keras.Input((7, 4))
+    masked = layers.Masking()(numbers)
+    merged = layers.Concatenate()(
+        [layers.GRU(3)(series), layers.GRU(2)(masked)]
+    )
+    return keras.Model([words, numbers], layers.Dense(2)(merged))
+
+
 MODELS = {
     "dense": lambda: sequential(
         layers.Flatten(), layers.Dense(5, activation="softmax")
@@ -191,6 +203,7 @@ MODELS = {
     "nested": nested_and_shared,
     "dictionaries": dictionaries,
     "operations": operations,
+    "masks": masks,
 }
 
 

@@ -95,16 +95,12 @@ class _Twins:
         def translated(part: Any) -> Any:
             return tensors.get(id(part), part)
 
-        # Nodes are private in both, and the same ever since Keras has graphs.
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                layer, *arguments = _called(node)
-                outputs = self._call(
-                    layer, *keras.tree.map_structure(translated, arguments)
-                )
-                tensors.update(_paired(node.outputs, outputs))
+        for node in _needed(model):
+            layer, *arguments = _called(node)
+            outputs = self._call(
+                layer, *keras.tree.map_structure(translated, arguments)
+            )
+            tensors.update(_paired(node.outputs, outputs))
         return self._target.Model(
             keras.tree.map_structure(translated, model.input),
             keras.tree.map_structure(translated, model.output),
@@ -130,11 +126,38 @@ class _Twins:
         )
 
 
+def _needed(model: Any) -> list[Any]:
+    """The nodes of a graph in the order of calls, but those of masks alone."""
+    found: list[Any] = []
+    needed = {id(tensor) for tensor in keras.tree.flatten(model.output)}
+    # Nodes are private in both, and the same ever since Keras has graphs.
+    for depth in sorted(model._nodes_by_depth):
+        nodes = [
+            node
+            for node in model._nodes_by_depth[depth]
+            if not node.is_input
+            and any(id(x) in needed for x in keras.tree.flatten(node.outputs))
+        ]
+        for node in nodes:
+            _, *arguments = _called(node)
+            needed.update(map(id, keras.tree.flatten(arguments)))
+        found = nodes + found
+    return found
+
+
 def _called(node: Any) -> tuple[Any, Any, Any]:
-    """The layer of a node, and the arguments it was called with."""
-    if hasattr(node, "operation"):
-        return node.operation, node.arguments.args, node.arguments.kwargs
-    return node.layer, node.call_args, node.call_kwargs
+    """The layer of a node, and the arguments it was called with.
+
+    Without a mask that Keras 3 has handed on: tf_keras does that by itself.
+    """
+    if not hasattr(node, "operation"):
+        return node.layer, node.call_args, node.call_kwargs
+    args, kwargs = node.arguments.args, dict(node.arguments.kwargs)
+    known = [getattr(x, "_keras_mask", None) for x in keras.tree.flatten(args)]
+    masks = keras.tree.flatten(kwargs.get("mask"))
+    if all(any(mask is other for other in known) for mask in masks):
+        kwargs.pop("mask", None)
+    return node.operation, args, kwargs
 
 
 def _paired(outputs: Any, twins: Any) -> dict[int, Any]:
