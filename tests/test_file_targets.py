@@ -192,13 +192,13 @@ def test_a_target_that_slips_out_of_reach_is_warned_of():
     # The biases are zero at first, and larger than the rest soon after.
     model = keras.Sequential(
         [
-            keras.Input((10,)),
+            keras.Input((12,)),
             layers.Dense(500, kernel_regularizer=SelectiveWeightDecay()),
-            layers.Dense(10, kernel_regularizer=SelectiveWeightDecay()),
+            layers.Dense(12, kernel_regularizer=SelectiveWeightDecay()),
         ]
     )
     model.compile("adam", "mse")
-    x = np.random.default_rng(0).standard_normal((64, 10)).astype("float32")
+    x = np.random.default_rng(0).standard_normal((64, 12)).astype("float32")
     scheduler = keras_swd.PruningScheduler(TFLiteBytes(4_000))
     with pytest.warns(UserWarning, match=r"out of reach.*goes on with the sh"):
         model.fit(

@@ -105,8 +105,9 @@ def lay_out(
     for kernel, array in zip(skeleton.kernels, values, strict=True):
         bias, rounded, scales = _rounded(kernel, array, dtype)
         encoded = ENCODINGS[encoding](rounded)
-        if encoded is not None and encoded.lost:
-            # Such a file is not written, but one that stores all zeros.
+        if dtype == "float32" and encoded is not None and encoded.lost:
+            # Such a file is refused, and one written that stores all zeros.
+            # Sparse files of int8 are all refused, whatever they lose.
             return lay_out(skeleton, values, dtype, "plain", given)
         stored = _stored(kernel, rounded, scales, encoded, encoding)
         kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
