@@ -180,7 +180,7 @@ def resnet20(method, sparsity):
         f"ResNet-20, 272,474 trainable parameters{removed}",
         "cifar10",
         CIFAR10_INPUTS,
-        f"python benchmarks/cifar10.py --methods {method} {options}"
+        f"python benchmarks/cifar10.py --methods {shlex.quote(method)} {options}"
         "--seed 0 --cells . --models .",
         f"{method}-{sparsity:g}-0.keras",
     )
@@ -192,8 +192,8 @@ RECIPES = {
     "lenet5-mnist-99": lenet5(0.99),
     "resnet20-cifar10": resnet20("dense", 0.0),
     "resnet20-cifar10-90": resnet20("SWD", 0.9),
-    "resnet20-cifar10-95": resnet20("SWD", 0.95),
-    "resnet20-cifar10-98": resnet20("SWD", 0.98),
+    "resnet20-cifar10-95": resnet20("SWD, ramp", 0.95),
+    "resnet20-cifar10-98": resnet20("SWD, ramp", 0.98),
     "resnet20-cifar10-half": Recipe(
         "ResNet-20 with half of its parameters: channels cut out",
         "cifar10",
