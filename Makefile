@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check -c constraints.txt
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS)
+# A file of tests stays in one process: what they share is made once.
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
