@@ -1,18 +1,12 @@
 """The same model again, with or without pruning regularizers."""
 
 import difflib
-import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import keras
 
+from keras_swd.compiling import compile_alike
 from keras_swd.granularity import CoupledChannels
-from keras_swd.optimizers import (
-    exclude_alike,
-    fresh_optimizer,
-    plain_optimizer,
-)
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
@@ -344,70 +338,3 @@ def own_objects(model: keras.Model) -> dict[str, type]:
         for cls in classes
         if not cls.__module__.startswith(("keras.", "keras_swd."))
     }
-
-
-def compile_alike(
-    twin: keras.Model,
-    model: keras.Model,
-    plain: bool = False,
-    stacklevel: int = 2,
-) -> None:
-    """Compiles `twin` with what `model` was compiled with."""
-    try:
-        arguments = _compilation(twin, model)
-    except Exception as error:  # also of a class of the user's
-        warnings.warn(
-            f"Model {model.name!r} was not compiled again: {error}. Call "
-            "`compile()` yourself.",
-            stacklevel=stacklevel,
-        )
-        return
-    if plain:
-        arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
-    twin.compile(**arguments)
-
-
-def _compilation(twin, model) -> dict[str, Any]:
-    """What a model was compiled with, for the same one built again."""
-    if type(model).compile is not keras.Model.compile:
-        raise ValueError("its `compile()` method is custom")
-    # Keras shows these serialized alone, which not every function survives;
-    # and `compile_from_config` builds the optimizer, whose state would then
-    # make saved files two or three times as large.
-    arguments = dict(model._compile_config.config)
-    for name in ("optimizer", "metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(_fresh, arguments[name])
-    exclude_alike(arguments["optimizer"], _pairs(model, twin))
-    return arguments
-
-
-def _pairs(model, twin) -> list[tuple[keras.Variable, keras.Variable]]:
-    """What is trained in a model, and the same in one built again."""
-    old, new = model.trainable_variables, twin.trainable_variables
-    if len(old) == len(new):
-        return list(zip(old, new, strict=True))
-    # A smaller model may have a bias more; other paths are as they were.
-    paths = {variable.path: variable for variable in new}
-    return [(v, paths[v.path]) for v in old if v.path in paths]
-
-
-def _fresh(part):
-    """An optimizer or a metric without its state; anything else as it is."""
-    make: Callable
-    if isinstance(part, keras.optimizers.Optimizer):
-        make = fresh_optimizer
-    elif isinstance(part, keras.metrics.Metric):
-        make = _fresh_metric
-    else:
-        return part
-    try:
-        return make(part)
-    except Exception as error:
-        raise ValueError(
-            f"{type(part).__name__} cannot be made again from its "
-            f"configuration ({error})"
-        ) from error
-
-
-def _fresh_metric(metric):
-    return type(metric).from_config(metric.get_config())
