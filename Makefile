@@ -9,8 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check -c constraints.txt
-# A file of tests stays in one process: what they share is made once.
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS)
 
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
