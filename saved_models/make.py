@@ -180,8 +180,8 @@ def resnet20(method, sparsity):
         f"ResNet-20, 272,474 trainable parameters{removed}",
         "cifar10",
         CIFAR10_INPUTS,
-        f"python benchmarks/cifar10.py --methods {shlex.quote(method)} {options}"
-        "--seed 0 --cells . --models .",
+        f"python benchmarks/cifar10.py --methods {shlex.quote(method)} "
+        f"{options}--seed 0 --cells . --models .",
         f"{method}-{sparsity:g}-0.keras",
     )
 

@@ -505,7 +505,8 @@ def test_an_interrupted_run_is_ended_by_hand(steps):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         pruning.on_train_end()
-    assert len(seen) == (steps > 0)
+    told = [w for w in seen if "nothing was removed" in str(w.message)]
+    assert len(told) == (steps > 0)
     assert penalty() == pytest.approx(plain, rel=1e-3)
 
 
