@@ -1,7 +1,6 @@
 """What a model was compiled with, for the same one built again."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,8 +15,9 @@ from keras_swd.optimizers import (
 def compile_alike(
     twin: keras.Model,
     model: keras.Model,
+    *,
+    stacklevel: int,
     plain: bool = False,
-    stacklevel: int = 2,
 ) -> None:
     """Compiles a model as another one is, with an optimizer without state.
 
@@ -26,10 +26,9 @@ def compile_alike(
     Args:
         twin: `keras.Model`, the same as `model` or smaller, built again.
         model: A compiled `keras.Model`.
+        stacklevel: Integer, where a warning points to, as in `warnings.warn`.
         plain: Boolean, whether the optimizer is to be one of Keras' own.
             Defaults to `False`.
-        stacklevel: Integer, where a warning points to, as in `warnings.warn`.
-            Defaults to `2`.
     """
     try:
         arguments = _compilation(twin, model)
@@ -71,21 +70,14 @@ def _pairs(model, twin) -> list[tuple[keras.Variable, keras.Variable]]:
 
 def _fresh(part):
     """An optimizer or a metric without its state; anything else as it is."""
-    make: Callable
-    if isinstance(part, keras.optimizers.Optimizer):
-        make = fresh_optimizer
-    elif isinstance(part, keras.metrics.Metric):
-        make = _fresh_metric
-    else:
+    if not isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
         return part
     try:
-        return make(part)
+        if isinstance(part, keras.optimizers.Optimizer):
+            return fresh_optimizer(part)
+        return type(part).from_config(part.get_config())
     except Exception as error:
         raise ValueError(
             f"{type(part).__name__} cannot be made again from its "
             f"configuration ({error})"
         ) from error
-
-
-def _fresh_metric(metric):
-    return type(metric).from_config(metric.get_config())

@@ -289,7 +289,7 @@ def _rebuild(
         if plain:
             _detach(twin)
     if compiled and model.compiled:
-        compile_alike(twin, model, plain, stacklevel=4)
+        compile_alike(twin, model, stacklevel=4, plain=plain)
     copy_state(model, twin)
     return twin
 
