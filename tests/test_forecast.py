@@ -73,7 +73,7 @@ def test_it_follows_the_learning_rate_schedule():
     assert got == pytest.approx(0.9**51)
 
 
-def scheduled(finish, optimizer, end=1e4):
+def scheduled(finish, optimizer, end=1e4, epochs=10):
     swd = SelectiveWeightDecay(5e-4)
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer=swd)]
@@ -83,7 +83,7 @@ def scheduled(finish, optimizer, end=1e4):
         np.ones((320, 4)),
         np.ones((320, 4)),
         batch_size=4,
-        epochs=10,
+        epochs=epochs,
         verbose=0,
         callbacks=[PruningScheduler(0.5, Exponential(0.1, end, finish=finish))],
     )
@@ -92,7 +92,7 @@ def scheduled(finish, optimizer, end=1e4):
 def test_a_schedule_that_leaves_weights_is_warned_of():
     optimizer = keras.optimizers.SGD(1e-4)
     with pytest.warns(UserWarning, match="keep .*% of its value"):
-        scheduled(1.0, optimizer)
+        scheduled(1.0, optimizer, epochs=1)
 
 
 def test_an_unstable_step_is_warned_of():

@@ -461,9 +461,9 @@ quiet = pytest.mark.filterwarnings("ignore:A weight selected")
 @pytest.mark.parametrize(
     ("method", "epoch", "shared", "granularity"),
     [
-        (GReg1, 2, True, Unstructured()),
+        pytest.param(GReg1, 2, True, Unstructured(), marks=pytest.mark.slow),
         (GReg2, 2, False, Channel()),
-        (GReg1, 4, False, None),
+        pytest.param(GReg1, 4, False, None, marks=pytest.mark.slow),
     ],
     ids=["pushed", "pushed, channels", "tuned"],
 )
@@ -542,8 +542,15 @@ def test_a_killed_process_is_resumed_by_another(tmp_path):
 
 
 @quiet
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("whole_model", [True, False])
+@pytest.mark.parametrize(
+    ("shared", "whole_model"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_files_carry_the_selection(shared, whole_model, tmp_path):
     model = build(GReg1, shared)
     plain = train(build(GReg1, shared))

@@ -232,6 +232,7 @@ class Evaluate(keras.callbacks.Callback):
             self.model.evaluate(np.ones((4, 6)), np.ones((4, 4)), verbose=0)
 
 
+@short_run
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize(
     "moment",
@@ -249,15 +250,15 @@ def test_evaluation_at_any_moment_changes_nothing(moment, first):
     model.set_weights(plain.get_weights())
     growing = Exponential(0.1, STRENGTH, finish=0.5)
     histories = []
-    for each, others in ((plain, []), (model, [Evaluate(moment, times=3)])):
+    for each, others in ((plain, []), (model, [Evaluate(moment, times=2)])):
         each.compile(keras.optimizers.SGD(RATE), "mse")
         pruning = PruningScheduler(SPARSITY, growing, GlobalRanking())
         callbacks = [*others, pruning] if first else [pruning, *others]
         history = each.fit(
-            np.zeros((STEPS * 2, 6)),
-            np.zeros((STEPS * 2, 4)),
+            np.zeros((STEPS, 6)),
+            np.zeros((STEPS, 4)),
             batch_size=2,
-            epochs=3,
+            epochs=2,
             verbose=0,
             callbacks=callbacks,
         )

@@ -14,6 +14,8 @@ from keras_swd import (
 )
 from keras_swd.optimizers import FORMS, plain_optimizer
 
+USUAL = (keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW)
+
 
 def network(regularizer, optimizer, dtype=None):
     model = keras.Sequential(
@@ -32,7 +34,14 @@ def data():
     return rng.standard_normal((16, 6)), rng.standard_normal((16, 3))
 
 
-@pytest.mark.parametrize("plain", FORMS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "plain",
+    [
+        cls if cls in USUAL else pytest.param(cls, marks=pytest.mark.slow)
+        for cls in FORMS
+    ],
+    ids=lambda cls: cls.__name__,
+)
 def test_without_a_scheduler_it_trains_as_the_plain_optimizer(plain):
     one = network(AdaptiveSparsity(0.01), plain(0.01))
     two = network(AdaptiveSparsity(0.01), with_pruning(plain(0.01)))

@@ -107,7 +107,13 @@ def crash():
 @pytest.mark.filterwarnings("ignore:A weight selected when")
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"backup_first": False, "reallocations": 2}, {"remove_at": 0.3}],
+    [
+        {},
+        pytest.param(
+            {"backup_first": False, "reallocations": 2}, marks=pytest.mark.slow
+        ),
+        pytest.param({"remove_at": 0.3}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_run_resumed_after_a_crash_ends_as_if_it_had_not_stopped(

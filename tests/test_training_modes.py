@@ -918,7 +918,7 @@ def as_tf_data(x, y):
     "form",
     [
         lambda x, y: (x, y),
-        lambda x, y: [x, y],
+        pytest.param(lambda x, y: [x, y], marks=pytest.mark.slow),
         pytest.param(as_tf_data, marks=tensorflow_only),
     ],
     ids=["tuple", "list", "tf.data"],
