@@ -119,10 +119,13 @@ class Task:
     def batches(self):
         """Shifted and flipped images, forever."""
         images, labels = map(tf.constant, self.load("train"))
+        shape = images.shape[1:]
+        shift = shape[0] // 8
 
         def augment(i):
-            padded = tf.pad(tf.gather(images, i), ((4, 4), (4, 4), (0, 0)))
-            image = tf.image.random_crop(padded, (32, 32, 3))
+            around = ((shift, shift), (shift, shift), (0, 0))
+            padded = tf.pad(tf.gather(images, i), around)
+            image = tf.image.random_crop(padded, shape)
             image = tf.image.random_flip_left_right(image)
             return image, tf.gather(labels, i)
 

@@ -47,8 +47,8 @@ def lenet5(regularizer=None, keras=keras):
     )
 
 
-def resnet20(regularizer=None, keras=keras):
-    """ResNet-20 with 16 maps on 32 x 32 x 3 images."""
+def resnet20(regularizer=None, keras=keras, side=32):
+    """ResNet-20 with 16 maps on square images of three channels."""
     layers = keras.layers
 
     def convolution(x, filters, strides=1, size=3):
@@ -62,7 +62,7 @@ def resnet20(regularizer=None, keras=keras):
         )(x)
         return layers.BatchNormalization()(x)
 
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input((side, side, 3))
     x = layers.ReLU()(convolution(inputs, 16))
     for filters in (16, 32, 64):
         for block in range(3):

@@ -50,6 +50,7 @@ def shown(document):
         "export",
         "graphs",
         "overhead",
+        "ramps",
         "schedules",
         "shrink",
         "shrink_applications",
