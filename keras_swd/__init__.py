@@ -6,14 +6,14 @@ from keras_swd.allocation import LAMP as LAMP
 from keras_swd.allocation import ErdosRenyi as ErdosRenyi
 from keras_swd.allocation import GlobalRanking as GlobalRanking
 from keras_swd.allocation import Uniform as Uniform
-from keras_swd.budgets import Operations as Operations
-from keras_swd.budgets import Parameters as Parameters
-from keras_swd.callbacks import PruningScheduler as PruningScheduler
+from keras_swd.callbacks.floor_scheduler import FloorScheduler as FloorScheduler
+from keras_swd.callbacks.pruning_scheduler import (
+    PruningScheduler as PruningScheduler,
+)
 from keras_swd.comparison import compare as compare
 from keras_swd.coupling import find_coupling as find_coupling
 from keras_swd.criteria import Magnitude as Magnitude
 from keras_swd.export.sizes.limit import TFLiteBytes as TFLiteBytes
-from keras_swd.floors import FloorScheduler as FloorScheduler
 from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
@@ -43,7 +43,7 @@ from keras_swd.regularizers.selective_weight_decay import (
     SelectiveWeightDecay as SelectiveWeightDecay,
 )
 from keras_swd.removal import remove as remove
-from keras_swd.report import sparsity_report as sparsity_report
+from keras_swd.report.sparsity import sparsity_report as sparsity_report
 from keras_swd.rewinding import LearningRateRewinding as LearningRateRewinding
 from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
@@ -52,6 +52,8 @@ from keras_swd.schedules import Polynomial as Polynomial
 from keras_swd.shrinking import shrink as shrink
 from keras_swd.statistics import renew_statistics as renew_statistics
 from keras_swd.summaries import PruningSummaries as PruningSummaries
+from keras_swd.targets.budgets import Operations as Operations
+from keras_swd.targets.budgets import Parameters as Parameters
 from keras_swd.tradeoffs.checkpoint import ParetoCheckpoint as ParetoCheckpoint
 from keras_swd.tradeoffs.sensitivity import sensitivity as sensitivity
 

@@ -1,10 +1,7 @@
-"""Files and folders that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
-import contextlib
 import os
 import secrets
-import shutil
-from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
@@ -44,57 +41,3 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def whole_folder(
-    folder: str | os.PathLike[str], files: Collection[str]
-) -> Iterator[Path]:
-    """Yields a folder to work in, which becomes `folder` if all goes well.
-
-    Args:
-        folder: String or path. One of an earlier run is replaced.
-        files: Names of the files that an earlier run may have left.
-
-    Yields:
-        Path of an empty folder beside it.
-
-    Raises:
-        ValueError: If `folder` cannot be written, or holds anything else.
-    """
-    # A link to a folder stays, and is followed.
-    target = Path(folder).resolve()
-    if not target.parent.is_dir():
-        raise ValueError(
-            "Argument `folder` must lie in an existing folder; "
-            f"{str(target.parent)!r} is none. Received: folder={str(folder)!r}."
-        )
-    if target.exists() and (not target.is_dir() or target == Path.cwd()):
-        raise ValueError(
-            "Argument `folder` must name a folder of its own, no file and not "
-            f"the present folder. Received: folder={str(folder)!r}."
-        )
-    _check_replaceable(target, files)
-    work = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    old = work.with_name(f"{work.name}.old")
-    work.mkdir()
-    try:
-        yield work
-        _check_replaceable(target, files)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_replaceable(target: Path, files: Collection[str]) -> None:
-    """Refuses a folder that holds anything but these files."""
-    held = {p.name for p in target.iterdir()} if target.is_dir() else set()
-    if held - set(files):
-        raise ValueError(
-            "Argument `folder` must name a new folder, or one that an earlier "
-            f"run wrote; this one holds {sorted(held - set(files))[0]!r} too. "
-            f"Received: folder={str(target)!r}."
-        )

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_swd.processes import replicas
+from keras_swd.backend.processes import replicas
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.regularizers.part import OptimizerPart
 

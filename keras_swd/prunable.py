@@ -6,23 +6,23 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_swd.aims import Aim, find_aims
 from keras_swd.allocation import Allocation
-from keras_swd.budgets import Budget
-from keras_swd.channels import ChannelWeight, find_channels
+from keras_swd.backend.processes import in_pieces
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
-from keras_swd.kernels import Choice, Kernel, KernelWithPart, find_kernels
-from keras_swd.limits import Goal, SizeLimit
-from keras_swd.masking import all_finite
-from keras_swd.processes import in_pieces
 from keras_swd.regularizers.base import (
     Controls,
     PruningRegularizer,
     pruning_regularizer,
 )
 from keras_swd.regularizers.selectors import ControlSlice
-from keras_swd.target import Target, UnitSet
+from keras_swd.targets.aims import Aim, find_aims
+from keras_swd.targets.budgets import Budget
+from keras_swd.targets.counts import Target, UnitSet
+from keras_swd.targets.limits import Goal, SizeLimit
+from keras_swd.units.channels import ChannelWeight, find_channels
+from keras_swd.units.kernels import Choice, Kernel, KernelWithPart, find_kernels
+from keras_swd.units.masking import all_finite
 
 #: A set that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10

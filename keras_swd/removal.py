@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.host import read
-from keras_swd.limits import Goal
-from keras_swd.masking import Weight, apply_masks, check_finite
+from keras_swd.backend.host import read
 from keras_swd.prunable import Prunable
-from keras_swd.target import check_goal
+from keras_swd.targets.counts import check_goal
+from keras_swd.targets.limits import Goal
+from keras_swd.units.masking import Weight, apply_masks, check_finite
 
 
 def remove(
@@ -121,21 +121,6 @@ def metrics_if_removed(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
     return {f"{name}_if_removed": value for name, value in metrics.items()}
-
-
-def check_repeatable(name: str, data) -> None:
-    """Raises a `ValueError` if data cannot be gone through again and again.
-
-    Args:
-        name: String, that of the argument.
-        data: What came for it.
-    """
-    if isinstance(data, Iterator):
-        raise ValueError(
-            f"Argument `{name}` is gone through many times, which an iterator "
-            "cannot be. Pass arrays, as `(x, y)`, or a data set. "
-            f"Received: {name}={data!r}."
-        )
 
 
 @contextlib.contextmanager

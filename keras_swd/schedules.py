@@ -1,9 +1,12 @@
 """A number as a pure function of training progress in [0, 1]."""
 
-import math
-
 import keras
 
+from keras_swd.arguments import (
+    check_not_negative,
+    check_positive,
+    check_progress,
+)
 from keras_swd.configured import Configured
 
 
@@ -45,12 +48,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, value: float):
-        if not is_number(value) or value < 0.0:
-            raise ValueError(
-                "Argument `value` must be a number, 0 or greater. "
-                f"Received: value={value!r}."
-            )
-        self.value = float(value)
+        self.value = check_not_negative("value", value)
 
     def __call__(self, progress: float) -> float:
         """Returns `value`."""
@@ -214,31 +212,3 @@ class Polynomial(_Growth):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "power": self.power}
-
-
-def check_positive(name: str, value) -> float:
-    """Returns `value` as a float, or raises if it is not positive."""
-    if is_number(value) and 0.0 < value < math.inf:
-        return float(value)
-    raise ValueError(
-        f"Argument `{name}` must be a number greater than 0. "
-        f"Received: {name}={value!r}."
-    )
-
-
-def check_progress(name: str, value) -> float:
-    """Returns `value` as a float, or raises if it is no share of training."""
-    if is_number(value) and 0.0 <= value <= 1.0:
-        return float(value)
-    raise ValueError(
-        f"Argument `{name}` is a share of the training, in [0, 1]. "
-        f"Received: {name}={value!r}."
-    )
-
-
-def is_number(value) -> bool:
-    """Whether `value` is a real number; booleans and strings are not."""
-    try:
-        return not isinstance(value, (bool, str)) and math.isfinite(value)
-    except TypeError:
-        return False

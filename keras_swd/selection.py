@@ -5,8 +5,6 @@ a threshold is found once per kernel and step, before the compiled step or
 beside its forward pass.
 """
 
-import contextlib
-import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -20,45 +18,6 @@ CHUNK = 30_000
 SAMPLE = 1 << 16
 #: How far a threshold is expected to go in one step, relative to its value.
 DRIFT = 0.01
-
-
-def check_sparsity(sparsity) -> float:
-    """Returns `sparsity` as a float, or raises if it is no such fraction."""
-    try:
-        if not isinstance(sparsity, (bool, str)) and 0.0 <= sparsity < 1.0:
-            return float(sparsity)
-        percent = 1.0 < sparsity < 100.0
-    except TypeError:
-        percent = False
-    hint = f" For {sparsity} percent, pass {sparsity / 100}." if percent else ""
-    raise ValueError(
-        "Argument `sparsity` is the fraction of weights to remove, a number "
-        f"in [0, 1). Received: sparsity={sparsity!r}.{hint}"
-    )
-
-
-def check_sparsities(sparsities) -> tuple[float, ...]:
-    """Returns sparsities in rising order, each once, or raises."""
-    tried = tuple(sorted({check_sparsity(s) for s in sparsities}))
-    if not tried:
-        raise ValueError(
-            "Argument `sparsities` must hold fractions in [0, 1). "
-            f"Received: sparsities={sparsities!r}."
-        )
-    return tried
-
-
-def check_count(name: str, value) -> int | None:
-    """Returns `value` as a positive integer or None, or raises."""
-    if value is None:
-        return None
-    with contextlib.suppress(TypeError):
-        if not isinstance(value, bool) and operator.index(value) > 0:
-            return operator.index(value)
-    raise ValueError(
-        f"Argument `{name}` must be a positive integer or None. "
-        f"Received: {name}={value!r}."
-    )
 
 
 def removed_count(size: int, sparsity: float) -> int:

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.arguments import check_count
 from keras_swd.coupling.graph import check_built
 from keras_swd.coupling.weights import values_of
-from keras_swd.rebuilding import all_layers
-from keras_swd.selection import check_count
+from keras_swd.rebuilding.again import all_layers
 
 
 def renew_statistics(

@@ -22,10 +22,10 @@ from keras_swd import (
     remove,
     with_pruning,
 )
-from keras_swd.budgets import lowest_until
 from keras_swd.prunable import Prunable
-from keras_swd.regularizers.thresholds import predicted_density, split
+from keras_swd.regularizers.threshold_training import predicted_density, split
 from keras_swd.removal import removed_for_a_moment
+from keras_swd.targets.budgets import lowest_until
 
 
 class Predicted(AdaptiveSparsity):

@@ -25,9 +25,9 @@ from keras_swd import (
     sparsity_report,
     with_regularizer,
 )
-from keras_swd.channels import find_channels
-from keras_swd.operations import kernel_uses
+from keras_swd.kernel_uses import kernel_uses
 from keras_swd.prunable import Prunable
+from keras_swd.units.channels import find_channels
 
 GAMMA_A, GAMMA_B = [0.9, -0.05, 0.4, 0.12], [0.3, 0.08, -0.7]
 BETA_A, BETA_B = [0.1, 0.2, -0.3, 0.05], [-0.15, 0.25, 0.4]

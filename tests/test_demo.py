@@ -10,8 +10,8 @@ from rich.console import Console
 
 from keras_swd import report
 from keras_swd.demo import run_demo, running, training
+from keras_swd.demo.folder import whole_folder
 from keras_swd.export.tflite.flatbuffer import stored_tensors
-from keras_swd.files import whole_folder
 from keras_swd.run_report import write_page
 from keras_swd.summaries.history import read_record
 

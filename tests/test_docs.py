@@ -336,3 +336,16 @@ def test_the_quickstart_runs_as_it_stands(tmp_path, monkeypatch, capsys):
         "sparse.keras",
         "sparse.tflite",
     }
+
+
+def test_the_map_of_the_package_is_whole():
+    text = (DOCS / "design.md").read_text()
+    rows = re.findall(r"^\| (`.+`) \|", text, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([\w/]+)`", row)]
+    package = pathlib.Path(importlib.import_module("keras_swd").__file__).parent
+    there = [
+        f"{path.name}/" if path.is_dir() else path.stem
+        for path in package.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    ]
+    assert sorted([*named, "__init__"]) == sorted(there)

@@ -22,7 +22,7 @@ from keras_swd import (
     PruningScheduler,
     SelectiveWeightDecay,
 )
-from keras_swd.processes import in_pieces
+from keras_swd.backend.processes import in_pieces
 
 # Where it is constructed -----------------------------------------------------
 

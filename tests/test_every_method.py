@@ -112,7 +112,7 @@ def test_nothing_is_selected_before_a_scheduler_comes(method):
 
 
 def test_the_host_selects_what_the_step_selects(method):
-    from keras_swd.kernels import Kernel
+    from keras_swd.units.kernels import Kernel
 
     values = np.random.default_rng(0).standard_normal((8, 12))
     kernel = Kernel(keras.Variable(values, dtype="float32"), method)

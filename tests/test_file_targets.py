@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 import keras_swd
 from keras_swd import PruningScheduler, SelectiveWeightDecay, TFLiteBytes
-from keras_swd.channels import find_channels
 from keras_swd.export.sizes.kind import FileKind
-from keras_swd.kernels import find_kernels
-from keras_swd.limits import CLOSE, MOST, SizeLimit, least_share
 from keras_swd.prunable import Prunable
-from keras_swd.target import Target
+from keras_swd.targets.counts import Target
+from keras_swd.targets.limits import CLOSE, MOST, SizeLimit, least_share
+from keras_swd.units.channels import find_channels
+from keras_swd.units.kernels import find_kernels
 
 layers = keras.layers
 

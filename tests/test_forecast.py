@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_swd import Exponential, PruningScheduler, SelectiveWeightDecay
-from keras_swd.forecast import share_left, stable_decay
+from keras_swd.callbacks.forecast import share_left, stable_decay
 
 
 def follow(optimizer, decay, start, steps):

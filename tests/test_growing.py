@@ -246,7 +246,7 @@ def descend(regularizer, h, b, w, steps, momentum=0.0, **arguments):
 def test_the_penalty_by_hand():
     greg = GReg1(0.01)
     kernel = ops.convert_to_tensor(np.reshape(W, (4, 1)))
-    marked = keras_swd.kernels.Marked(greg.granularity)
+    marked = keras_swd.units.kernels.Marked(greg.granularity)
     flags = ops.convert_to_tensor([0.0, 1.0, 1.0, 0.0])
     penalty = greg.penalty(kernel, 0.5, marked, flags)
     assert float(penalty) == pytest.approx(0.04135)
@@ -370,7 +370,7 @@ GRANULARITIES = [Unstructured(), Channel(), Block((4, 1)), NM(2, 4)]
 
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)
 def test_the_step_selects_what_the_host_marks(granularity):
-    from keras_swd.kernels import MarkedKernel
+    from keras_swd.units.kernels import MarkedKernel
 
     values = np.random.default_rng(0).standard_normal((8, 12))
     variable = keras.Variable(values, dtype="float32")

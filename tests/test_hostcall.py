@@ -19,7 +19,7 @@ from keras_swd import (
     SelectiveWeightDecay,
     with_regularizer,
 )
-from keras_swd.host import given, read
+from keras_swd.backend.host import given, read
 from keras_swd.regularizers import selective_weight_decay as decay
 
 pytestmark = pytest.mark.tensorflow

@@ -15,7 +15,7 @@ from keras_swd import (
     Lobster,
     with_pruning,
 )
-from keras_swd.floors import faded, smallest_left
+from keras_swd.callbacks.floor_scheduler import faded, smallest_left
 
 W = [0.5, -0.02, 1.5, 0.0, -0.3]
 G = [0.1, -2.0, 0.0, 0.7, -0.05]

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import keras_swd
 from keras_swd.files import write_whole
-from keras_swd.operations import kernel_uses
-from keras_swd.picture import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.kernel_uses import kernel_uses
 from keras_swd.prunable import Prunable
-from keras_swd.report import (
+from keras_swd.report.picture import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.report.sparsity import (
     KernelSparsity,
     SparsityReport,
     Totals,

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_swd import selection
+from keras_swd.arguments import check_sparsity
 from keras_swd.selection import (
-    check_sparsity,
     kth_smallest,
     lowest_units,
     removed_count,

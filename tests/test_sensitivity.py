@@ -194,7 +194,7 @@ def test_a_weight_that_cannot_be_zeroed_leaves_the_others_as_they_were(
     )
     model = keras_swd.with_regularizer(known(), coupled)
     before = [w.copy() for w in model.get_weights()]
-    weight = keras_swd.channels.ChannelWeight
+    weight = keras_swd.units.channels.ChannelWeight
     masked, calls = weight.masked, []
 
     def fail_second(self, mask):

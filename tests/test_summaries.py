@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_swd
-from keras_swd.magnitudes import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.report.magnitudes import HIGHEST, LOWEST, PER_DECADE
 from keras_swd.summaries import history
 from keras_swd.summaries.history import Epoch, RunRecord, kernel_state
 

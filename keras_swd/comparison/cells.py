@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_swd.arguments import is_number
 from keras_swd.comparison.methods import Method
 from keras_swd.files import write_whole
-from keras_swd.report import sparsity_report
-from keras_swd.schedules import is_number
+from keras_swd.report.sparsity import sparsity_report
 
 
 class Key(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.callbacks import PruningScheduler
+from keras_swd.callbacks.pruning_scheduler import PruningScheduler
 from keras_swd.configured import Configured
 from keras_swd.rebuilding import with_regularizer
 from keras_swd.regularizers.base import PruningRegularizer

@@ -15,10 +15,10 @@ from typing import Any
 
 import keras
 
+from keras_swd.arguments import check_count, check_sparsity
 from keras_swd.comparison.cells import Failure, Key, Task, run
 from keras_swd.comparison.methods import Method, as_function, identity
 from keras_swd.comparison.result import Comparison
-from keras_swd.selection import check_count, check_sparsity
 
 #: What a method's name must not hold, for it becomes that of files.
 FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f]|^\.|^\s|\s$|^$')

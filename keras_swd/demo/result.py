@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
-from keras_swd.report import SparsityReport, sparsity_report
+from keras_swd.report.sparsity import SparsityReport, sparsity_report
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 import keras_swd
+from keras_swd.demo.folder import whole_folder
 from keras_swd.demo.result import DemoResult, keras_row, tflite_row
 from keras_swd.demo.training import (
     BATCH_SIZE,
@@ -27,8 +28,7 @@ from keras_swd.demo.training import (
     plain,
     progress,
 )
-from keras_swd.files import whole_folder
-from keras_swd.report import sparsity_report
+from keras_swd.report.sparsity import sparsity_report
 
 SPARSITY = 0.95
 WEIGHT_DECAY = 1e-3

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.rebuilding import copy_state
+from keras_swd.rebuilding.again import copy_state
 
 #: What a list of edges consists of, as inputs of a model.
 ENTRIES = {"rows": "int32", "columns": "int32", "values": "float32"}

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_swd.allocation import GlobalRanking
+from keras_swd.arguments import check_not_negative, check_positive
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import check_weight_decay, plain_decay
-from keras_swd.regularizers.thresholds import ThresholdTraining
-from keras_swd.schedules import Exponential, check_positive
+from keras_swd.regularizers.decay import plain_decay
+from keras_swd.regularizers.threshold_training import ThresholdTraining
+from keras_swd.schedules import Exponential
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -62,7 +63,7 @@ class AdaptiveSparsity(PruningRegularizer):
         sparsity: float | None = None,
     ):
         super().__init__(sparsity)
-        self.weight_decay = check_weight_decay(weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.rate = check_positive("rate", rate)
 
     def __call__(self, values):

@@ -8,15 +8,15 @@ import numpy as np
 from keras import ops
 
 from keras_swd.allocation import Allocation
+from keras_swd.arguments import check_sparsity
+from keras_swd.backend.held import Held
+from keras_swd.backend.hostcall import HostCall
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
-from keras_swd.held import Held
-from keras_swd.hostcall import HostCall
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
 from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.schedules import Exponential, Schedule
-from keras_swd.selection import check_sparsity
 
 
 class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):

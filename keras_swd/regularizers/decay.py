@@ -3,20 +3,9 @@
 import numpy as np
 from keras import ops
 
-from keras_swd.fused import fused
+from keras_swd.backend.fused import fused
 from keras_swd.regularizers.base import take_sums
-from keras_swd.schedules import is_number
 from keras_swd.selection import CHUNK
-
-
-def check_weight_decay(weight_decay) -> float:
-    """Returns `weight_decay` as a float, or raises if it is none."""
-    if is_number(weight_decay) and weight_decay >= 0.0:
-        return float(weight_decay)
-    raise ValueError(
-        "Argument `weight_decay` must be a number, 0 or greater. "
-        f"Received: weight_decay={weight_decay!r}."
-    )
 
 
 def plain_decay(values, weight_decay):

@@ -3,17 +3,18 @@
 import keras
 from keras import ops
 
-from keras_swd.granularity import Granularity
-from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import check_weight_decay, selective_decay
-from keras_swd.regularizers.ladder import Ladder, flight
-from keras_swd.regularizers.plan import Plan
-from keras_swd.schedules import (
-    Schedule,
+from keras_swd.arguments import (
+    check_count,
+    check_not_negative,
     check_positive,
     check_progress,
 )
-from keras_swd.selection import check_count
+from keras_swd.granularity import Granularity
+from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.regularizers.decay import selective_decay
+from keras_swd.regularizers.ladder import Ladder, flight
+from keras_swd.regularizers.plan import Plan
+from keras_swd.schedules import Schedule
 
 #: Share of what a run has left after `begin` until units become zero.
 UNTIL_REMOVAL = 0.5
@@ -99,7 +100,7 @@ class GReg1(PruningRegularizer):
         criterion=None,
     ):
         super().__init__(sparsity, granularity, criterion)
-        self.weight_decay = check_weight_decay(weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay)
         steps = check_count("interval", interval)
         if steps is None:
             raise ValueError(

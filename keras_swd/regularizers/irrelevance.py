@@ -5,10 +5,11 @@ import numpy as np
 from keras import ops
 
 from keras_swd.allocation import GlobalRanking
-from keras_swd.host import write
+from keras_swd.arguments import check_positive
+from keras_swd.backend.host import write
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.part import OptimizerPart
-from keras_swd.schedules import Constant, check_positive
+from keras_swd.schedules import Constant
 
 
 class IrrelevanceDecay(OptimizerPart):

@@ -2,12 +2,17 @@
 
 import keras
 
+from keras_swd.arguments import (
+    check_count,
+    check_not_negative,
+    check_positive,
+    check_progress,
+)
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import check_weight_decay, plain_decay
+from keras_swd.regularizers.decay import plain_decay
 from keras_swd.regularizers.plan import Plan
-from keras_swd.schedules import Constant, check_positive, check_progress
-from keras_swd.selection import check_count
+from keras_swd.schedules import Constant
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -75,7 +80,7 @@ class MagnitudePruning(PruningRegularizer):
         criterion=None,
     ):
         super().__init__(sparsity, granularity, criterion)
-        self.weight_decay = check_weight_decay(weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.begin = check_progress("begin", begin)
         self.end = check_progress("end", end)
         self.removals = check_count("removals", removals) or 1

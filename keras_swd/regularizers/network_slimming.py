@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
+from keras_swd.arguments import check_not_negative
 from keras_swd.granularity import CoupledChannels, Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.schedules import Constant, is_number
+from keras_swd.schedules import Constant
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -52,12 +53,7 @@ class NetworkSlimming(PruningRegularizer):
         criterion=None,
     ):
         super().__init__(sparsity, granularity or CoupledChannels(), criterion)
-        if not is_number(rate) or rate < 0.0:
-            raise ValueError(
-                "Argument `rate` must be a number, 0 or greater. "
-                f"Received: rate={rate!r}."
-            )
-        self.rate = float(rate)
+        self.rate = check_not_negative("rate", rate)
 
     def __call__(self, values):
         """Returns `rate * sum(|values|)`."""

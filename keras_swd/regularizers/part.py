@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.host import read
+from keras_swd.backend.host import read
 
 
 class OptimizerPart:

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_swd.arguments import check_not_negative
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.decay import (
-    check_weight_decay,
     plain_decay,
     selective_decay,
     sums_of_squares,
@@ -63,7 +63,7 @@ class SelectiveWeightDecay(PruningRegularizer):
         criterion=None,
     ):
         super().__init__(sparsity, granularity, criterion)
-        self.weight_decay = check_weight_decay(weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay)
 
     def __call__(self, values):
         """Returns `weight_decay / 2 * sum(w ** 2)`: there is no selection.

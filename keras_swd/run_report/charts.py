@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from keras_swd.magnitudes import LOWEST, PER_DECADE
+from keras_swd.report.magnitudes import LOWEST, PER_DECADE
 from keras_swd.run_report.markup import Element
 from keras_swd.summaries.history import KernelState
 

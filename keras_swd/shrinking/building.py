@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-from keras_swd.rebuilding import copy_state, own_objects, without_pruning
+from keras_swd.rebuilding.again import copy_state, own_objects
+from keras_swd.rebuilding.stripping import without_pruning
 from keras_swd.shrinking.cutting import Cut
 
 

@@ -6,9 +6,9 @@ import warnings
 
 import keras
 
-from keras_swd.compiling import compile_alike
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
+from keras_swd.rebuilding.compiling import compile_alike
 from keras_swd.shrinking.building import build
 from keras_swd.shrinking.cutting import Cut
 from keras_swd.shrinking.verifying import verify

@@ -13,11 +13,11 @@ from typing import Any
 
 import keras
 
-from keras_swd.callbacks import PruningScheduler
-from keras_swd.floors import FloorScheduler
-from keras_swd.host import read
+from keras_swd.backend.host import read
+from keras_swd.callbacks.floor_scheduler import FloorScheduler
+from keras_swd.callbacks.pruning_scheduler import PruningScheduler
 from keras_swd.regularizers.base import pruning_regularizer
-from keras_swd.report import sparsity_report
+from keras_swd.report.sparsity import sparsity_report
 from keras_swd.summaries.events import EventFile
 from keras_swd.summaries.history import (
     FILE,

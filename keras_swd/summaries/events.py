@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_swd.magnitudes import LOWEST, PER_DECADE
 from keras_swd.record import distinct
+from keras_swd.report.magnitudes import LOWEST, PER_DECADE
 from keras_swd.summaries.history import Epoch, KernelState
 
 #: The folder of the event files, beside the record.

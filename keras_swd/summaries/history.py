@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_swd.files import write_whole
-from keras_swd.magnitudes import count_magnitudes
+from keras_swd.report.magnitudes import count_magnitudes
 
 #: The name of a record's file.
 FILE = "pruning.json"

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
+from keras_swd.arguments import check_sparsities
 from keras_swd.export.sizes.kind import FileKind
-from keras_swd.masking import Weight, all_finite
 from keras_swd.prunable import Prunable
-from keras_swd.rebuilding import plain_copy
+from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.removal import metrics_if_removed, removed_for_a_moment
-from keras_swd.selection import check_sparsities
 from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
 from keras_swd.tradeoffs.metric import check_measurable, find_metric
+from keras_swd.units.masking import Weight, all_finite
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 #: The name of the file that tells the front.

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_swd.removal import check_repeatable
+from keras_swd.arguments import check_repeatable
 
 MODES = ("auto", "max", "min")
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import keras
 
+from keras_swd.arguments import check_sparsities, is_number
 from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_png, write_whole
-from keras_swd.masking import check_finite
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.removal import metrics_if_removed
-from keras_swd.schedules import is_number
-from keras_swd.selection import check_sparsities, removed_count
+from keras_swd.selection import removed_count
 from keras_swd.tradeoffs.metric import check_measurable, find_metric, gain
+from keras_swd.tradeoffs.parts import Part, find_parts
 from keras_swd.tradeoffs.pictures import draw_sensitivity
-from keras_swd.tradeoffs.units import Part, find_parts
+from keras_swd.units.masking import check_finite
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 # Metrics are computed in float32: 0.98 less 0.97 is more than 0.01 there.

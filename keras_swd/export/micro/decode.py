@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_swd.report import Totals
+from keras_swd.report.sparsity import Totals
 
 #: The operators that multiply by packed weights and add up. Others may read
 #: their weights before DECODE has run, e.g. recurrent ones when they load.

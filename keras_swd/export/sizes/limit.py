@@ -8,7 +8,7 @@ import numbers
 import keras
 
 from keras_swd.export.sizes.kind import FileKind, Predictor
-from keras_swd.limits import SizeLimit
+from keras_swd.targets.limits import SizeLimit
 
 #: Share of the bytes that is left free, since sizes are foreseen to about 2
 #: percent.

@@ -13,11 +13,11 @@ import numpy as np
 from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
 from keras_swd.export.tflite.signature import to_numpy
-from keras_swd.kernels import Kernel
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
-from keras_swd.report import SparsityReport, sparsity_report
+from keras_swd.report.sparsity import SparsityReport, sparsity_report
 from keras_swd.selection import removed_count
+from keras_swd.units.kernels import Kernel
 
 DTYPES = ("float32", "int8")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)

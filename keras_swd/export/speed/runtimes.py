@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.backend.host import read
 from keras_swd.export.speed.clusters import Cluster
 from keras_swd.export.speed.sparse_operators import CONVOLUTIONS, RULES
 from keras_swd.export.tflite.modes import find_mode
-from keras_swd.host import read
 
 TARGETS = ("x86", "arm", "wasm", "microcontroller")
 

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.backend.host import read
 from keras_swd.export.speed.graph import Step
-from keras_swd.host import read
 
 RULES = "XNNPACK src/subgraph.c: xnn_check_nchw_compatibility"
 

@@ -15,7 +15,7 @@ from keras_swd.export.tflite.flatbuffer import (
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import gzip_size
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
-from keras_swd.report import Totals
+from keras_swd.report.sparsity import Totals
 
 
 @dataclasses.dataclass(frozen=True)

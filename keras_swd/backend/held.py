@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_swd.host import write
+from keras_swd.backend.host import write
 
 
 class Held(keras.random.SeedGenerator):

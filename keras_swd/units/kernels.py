@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.backend.host import read
 from keras_swd.granularity import Granularity, Unstructured
-from keras_swd.host import read
 from keras_swd.optimizers import pruning_optimizer
 from keras_swd.regularizers.base import (
     PruningRegularizer,

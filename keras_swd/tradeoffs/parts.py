@@ -7,12 +7,13 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP
-from keras_swd.channels import ChannelSet, ChannelWeight
-from keras_swd.kernels import Choice, Kernel
 from keras_swd.prunable import Prunable
-from keras_swd.rebuilding import all_layers, excluded_layers
+from keras_swd.rebuilding.again import all_layers
+from keras_swd.rebuilding.excluding import excluded_layers
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.selection import lowest_units
+from keras_swd.units.channels import ChannelSet, ChannelWeight
+from keras_swd.units.kernels import Choice, Kernel
 
 #: What Keras' layers call their kernels.
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_swd.budgets import Budget
-from keras_swd.kernels import Choice, KernelWithPart
-from keras_swd.limits import Goal
 from keras_swd.regularizers.base import PruningRegularizer
 from keras_swd.regularizers.part import OptimizerPart
+from keras_swd.targets.budgets import Budget
+from keras_swd.targets.limits import Goal
+from keras_swd.units.kernels import Choice, KernelWithPart
 
 
 @dataclasses.dataclass(frozen=True)

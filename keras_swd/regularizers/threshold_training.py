@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 from keras import ops
 
-from keras_swd.host import read, write
+from keras_swd.backend.host import read, write
 from keras_swd.regularizers.part import OptimizerPart
 
 #: Largest threshold, in standard deviations. The published 5 binds where few

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.host import read
-from keras_swd.kernels import Kernel, KernelWithPart, find_kernels
-from keras_swd.masking import check_finite
+from keras_swd.arguments import check_positive, check_sparsity, is_number
+from keras_swd.backend.host import read
 from keras_swd.optimizers import build_parts
 from keras_swd.regularizers.irrelevance import IrrelevanceDecay
-from keras_swd.schedules import check_positive, is_number
-from keras_swd.selection import check_sparsity, removed_count
+from keras_swd.selection import removed_count
+from keras_swd.units.kernels import Kernel, KernelWithPart, find_kernels
+from keras_swd.units.masking import check_finite
 
 
 class FloorScheduler(keras.callbacks.Callback):

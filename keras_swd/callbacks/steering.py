@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_swd.aims import Aim
-from keras_swd.choosing import Once, Renewed
-from keras_swd.hostcall import HostCall, Summing, can_call, runs_on_cpu
-from keras_swd.kernels import Choice
+from keras_swd.backend.hostcall import HostCall, Summing, can_call, runs_on_cpu
+from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.prunable import Attached
 from keras_swd.regularizers.plan import Plan
 from keras_swd.regularizers.selectors import ControlSlice
+from keras_swd.targets.aims import Aim
+from keras_swd.units.kernels import Choice
 
 
 class Steering:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_swd.budgets import Budget
 from keras_swd.configured import Configured
+from keras_swd.targets.budgets import Budget
 
 #: From the values of the pruned kernels, by the `id` of the variable, to a
 #: size.

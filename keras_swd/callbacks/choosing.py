@@ -5,11 +5,11 @@ import warnings
 
 import numpy as np
 
-from keras_swd.kernels import Choice
 from keras_swd.prunable import Prunable
 from keras_swd.regularizers.plan import Removals
 from keras_swd.schedules import Constant, Schedule
-from keras_swd.target import UnitSet
+from keras_swd.targets.counts import UnitSet
+from keras_swd.units.kernels import Choice
 
 #: Points of the run at which a ramp is looked at, to find its end.
 POINTS = 1000

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from keras_swd.channels import Place
+from keras_swd.arguments import is_number
 from keras_swd.configured import Configured
-from keras_swd.operations import kernel_uses
-from keras_swd.schedules import is_number
+from keras_swd.kernel_uses import kernel_uses
+from keras_swd.units.channels import Place
 
 #: From the units that stay, a boolean array, to what is left of the model.
 Cost = Callable[[np.ndarray], int]

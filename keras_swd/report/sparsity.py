@@ -15,12 +15,12 @@ from keras import ops
 
 from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_png, write_whole
-from keras_swd.magnitudes import count_magnitudes
-from keras_swd.operations import kernel_uses
-from keras_swd.picture import draw
+from keras_swd.kernel_uses import kernel_uses
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
-from keras_swd.skipping import reason_to_skip, reasons_to_stay
+from keras_swd.report.magnitudes import count_magnitudes
+from keras_swd.report.picture import draw
+from keras_swd.report.skipping import reason_to_skip, reasons_to_stay
 
 FLOAT_BYTES = 4
 

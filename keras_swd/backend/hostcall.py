@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.host import given
+from keras_swd.backend.host import given
 
 #: Finds two floats from the values of a variable and the numbers of an answer.
 Summing = Callable[[np.ndarray, np.ndarray], tuple[float, float]]

@@ -8,15 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swd.backend.host import read
 from keras_swd.coupling.following import Followed, follow
-from keras_swd.host import read
-from keras_swd.kernels import Choice
 from keras_swd.regularizers.base import (
     PruningRegularizer,
     pruning_regularizer,
 )
 from keras_swd.regularizers.selectors import Selector
 from keras_swd.selection import lowest_units, threshold_of_units
+from keras_swd.units.kernels import Choice
 
 #: The unit of what is not cut.
 NONE = -1

@@ -7,23 +7,23 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP, Allocation
-from keras_swd.choosing import Once, Renewed, check_ramp, selection
-from keras_swd.foresight import Foresight
-from keras_swd.limits import Goal
-from keras_swd.masking import (
+from keras_swd.arguments import check_count, check_progress, check_repeatable
+from keras_swd.callbacks.choosing import Once, Renewed, check_ramp, selection
+from keras_swd.callbacks.foresight import Foresight
+from keras_swd.callbacks.steering import Steering
+from keras_swd.optimizers import build_parts
+from keras_swd.prunable import Prunable
+from keras_swd.regularizers.plan import agreed_times
+from keras_swd.removal import metrics_if_removed
+from keras_swd.schedules import Schedule
+from keras_swd.targets.counts import check_goal
+from keras_swd.targets.limits import Goal
+from keras_swd.units.masking import (
     apply_masks,
     check_finite,
     share_masked,
     share_of_norm,
 )
-from keras_swd.optimizers import build_parts
-from keras_swd.prunable import Prunable
-from keras_swd.regularizers.plan import agreed_times
-from keras_swd.removal import check_repeatable, metrics_if_removed
-from keras_swd.schedules import Schedule, check_progress
-from keras_swd.selection import check_count
-from keras_swd.steering import Steering
-from keras_swd.target import check_goal
 
 
 class PruningScheduler(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_swd.magnitudes import HIGHEST, LOWEST, PER_DECADE
+from keras_swd.report.magnitudes import HIGHEST, LOWEST, PER_DECADE
 
 #: Characters of a kernel's path.
 LABEL = 44

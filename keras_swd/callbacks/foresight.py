@@ -4,10 +4,10 @@ import warnings
 
 import keras
 
-from keras_swd import forecast
-from keras_swd.choosing import Once, Renewed
+from keras_swd.callbacks import forecast
+from keras_swd.callbacks.choosing import Once, Renewed
+from keras_swd.callbacks.steering import Steering
 from keras_swd.prunable import Prunable
-from keras_swd.steering import Steering
 
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01

@@ -7,14 +7,15 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import Allocation
-from keras_swd.budgets import Budget, fewest, lowest_until
-from keras_swd.channels import ChannelSet, PrunedChannels
+from keras_swd.arguments import check_sparsity
+from keras_swd.backend.processes import agreed
 from keras_swd.granularity import CoupledChannels
-from keras_swd.kernels import Kernel
-from keras_swd.limits import Goal, SizeLimit, least_share
-from keras_swd.masking import all_finite
-from keras_swd.processes import agreed
-from keras_swd.selection import check_sparsity, lowest_units
+from keras_swd.selection import lowest_units
+from keras_swd.targets.budgets import Budget, fewest, lowest_until
+from keras_swd.targets.limits import Goal, SizeLimit, least_share
+from keras_swd.units.channels import ChannelSet, PrunedChannels
+from keras_swd.units.kernels import Kernel
+from keras_swd.units.masking import all_finite
 
 #: Units that are ranked among themselves.
 UnitSet = Kernel | ChannelSet

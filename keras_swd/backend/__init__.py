@@ -1,0 +1,1 @@
+"""What each backend of Keras does in its own way."""

@@ -1,0 +1,93 @@
+"""A model built again from its configuration, with the same weights."""
+
+from collections.abc import Callable
+
+import keras
+
+
+def build_again(
+    model: keras.Model, edit: Callable[[dict], dict]
+) -> keras.Model:
+    """Builds a model again from its edited configuration, weights kept.
+
+    Args:
+        model: A built `keras.Model`.
+        edit: Function from the configuration to another one.
+
+    Returns:
+        A new `keras.Model`, not compiled.
+
+    Raises:
+        ValueError: If the model is not built, or cannot be built again.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so it has no weights to keep. "
+            "Call it on data, or `model.build(input_shape)`, first."
+        )
+    with keras.saving.custom_object_scope(own_objects(model)):
+        try:
+            twin = type(model).from_config(edit(model.get_config()))
+            if not twin.built:
+                twin.build_from_config(model.get_build_config())
+                twin.built = True
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"Model {model.name!r} of class {type(model).__name__} cannot "
+                "be built again from its configuration. Give the class "
+                f"`get_config()` and `from_config()`. Cause: {error}"
+            ) from error
+    copy_state(model, twin)
+    return twin
+
+
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the model and its layers at any depth."""
+    # Keras' public `layers` stops at the first level.
+    return list(model._flatten_layers())
+
+
+def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Gives a layer that was built again all that the first one knows.
+
+    That is its weights, and what `adapt` has found: neither weights nor
+    configuration hold all of it.
+
+    Args:
+        layer: A layer or model.
+        copy: The same, built again.
+
+    Raises:
+        ValueError: If Keras shows a vocabulary, but does not take it.
+    """
+    copy.set_weights(layer.get_weights())
+    for old, new in zip(all_layers(layer), all_layers(copy), strict=False):
+        if isinstance(new, keras.layers.Normalization):
+            # It computes with constants, which are made from its weights.
+            new.finalize_state()
+        elif type(new) is type(old) and hasattr(new, "set_vocabulary"):
+            _copy_vocabulary(old, new)
+
+
+def _copy_vocabulary(layer, copy) -> None:
+    vocabulary = layer.get_vocabulary()
+    if vocabulary == copy.get_vocabulary():
+        return
+    try:
+        copy.set_vocabulary(vocabulary)
+    except ValueError as error:
+        raise ValueError(
+            f"The vocabulary of layer {layer.name!r} cannot be kept. Pass "
+            "`vocabulary` and `idf_weights` to the layer instead of adapting "
+            f"it. Cause: {error}"
+        ) from error
+
+
+def own_objects(model: keras.Model) -> dict[str, type]:
+    """The classes of a model's layers that Keras does not know."""
+    classes = {type(layer) for layer in all_layers(model)}
+    return {
+        cls.__name__: cls
+        for cls in classes
+        if not cls.__module__.startswith(("keras.", "keras_swd."))
+    }

@@ -1,0 +1,84 @@
+"""Which layers of a model an argument `exclude` means."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+
+class Exclusion:
+    """Layers that are to be left alone.
+
+    Args:
+        model: A built model.
+        exclude: Layers, by name or the layer itself, or one of them.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        exclude: Iterable[str | keras.layers.Layer],
+    ):
+        alone = isinstance(exclude, (str, keras.layers.Layer))
+        given: list[Any] = [exclude] if alone else list(exclude)
+        trails = {id(layer): trail for layer, trail in walk(model)}
+        self._model = model.name
+        self._names = {e for e in given if isinstance(e, str)}
+        self._trails = {
+            e.strip("/") if isinstance(e, str) else trails.get(id(e), e.name)
+            for e in given
+        }
+
+    def means(self, name: str, trail: str) -> bool:
+        """Whether a layer of this name, at this path, is left alone.
+
+        A bare name means every layer of that name; a layer itself, or the path
+        of one in a nested model, that layer alone.
+        """
+        return trail in self._trails or name in self._names
+
+    def check(self, seen: set[str]) -> None:
+        """Raises a `ValueError` if one is not among these names and paths."""
+        for name in sorted(self._trails - seen):
+            close = difflib.get_close_matches(name, seen, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"Argument `exclude` names {name!r}, but model "
+                f"{self._model!r} has no such layer.{hint} "
+                f"Received: exclude={sorted(self._trails)}."
+            )
+
+
+def excluded_layers(
+    model: keras.Model, exclude: Iterable[str | keras.layers.Layer]
+) -> list[keras.layers.Layer]:
+    """Returns the layers that an argument `exclude` means.
+
+    Args:
+        model: A built model.
+        exclude: As in `with_regularizer`.
+
+    Returns:
+        List of layers, at any depth; one within another may be missing.
+
+    Raises:
+        ValueError: If `exclude` names no layer.
+    """
+    exclusion = Exclusion(model, exclude)
+    walked = list(walk(model))
+    exclusion.check({n for layer, trail in walked for n in (layer.name, trail)})
+    return [
+        layer for layer, trail in walked if exclusion.means(layer.name, trail)
+    ]
+
+
+def walk(
+    model: keras.layers.Layer, trail: str = ""
+) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """Yields the layers of a model at any depth, each with its path."""
+    for layer in model.layers:
+        path = f"{trail}/{layer.name}".strip("/")
+        yield layer, path
+        if hasattr(layer, "layers"):
+            yield from walk(layer, path)

@@ -1,0 +1,1 @@
+"""How much is to go: counts, budgets, sizes of files."""

@@ -1,0 +1,1 @@
+"""What is removed: the units of kernels, and of coupled channels."""
