@@ -18,6 +18,12 @@ def check_target(path: str | os.PathLike[str]) -> Path:
             "Argument `path` must name a file, not a folder. "
             f"Received: path={str(path)!r}."
         )
+    if target.exists() and not target.is_file():
+        # A new file is put in the place of an old one, which would be theirs.
+        raise ValueError(
+            "Argument `path` must name a file, not a device or a pipe. "
+            f"Received: path={str(path)!r}."
+        )
     return target
 
 
@@ -32,7 +38,8 @@ def check_png(path: str | os.PathLike[str]) -> Path:
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file whole or not at all: beside its place, then renamed."""
-    target = check_target(path)
+    # A link to a file stays, and is followed.
+    target = check_target(path).resolve()
     # Not `tempfile`: its files are readable by their owner alone.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:

@@ -25,7 +25,8 @@ class KernelUse:
 
     Args:
         positions: Integer, at how many positions it is applied.
-        outputs: Integer, how many numbers its layer gives.
+        outputs: Integer, how many numbers its layer gives; 0 for the first of
+            two kernels of a layer.
     """
 
     positions: int
@@ -86,11 +87,15 @@ def _collect(
         if inner is not None:
             return _collect(inner, taken, uses)
         made = _made(node, tensors)
-        for kernel in _kernels(layer):
+        kernels = _kernels(layer)
+        for kernel in kernels:
             before = uses.get(id(kernel), KernelUse(0, 0))
+            positions = _positions(layer, taken[0], made[0])
+            # What a separable convolution has between its two is not counted.
+            last = kernel is kernels[-1]
+            outputs = math.prod(made[0].shape[1:]) if last else 0
             uses[id(kernel)] = KernelUse(
-                before.positions + _positions(layer, taken[0], made[0]),
-                before.outputs + math.prod(made[0].shape[1:]),
+                before.positions + positions, before.outputs + outputs
             )
         return made
 

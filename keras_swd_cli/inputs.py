@@ -96,6 +96,8 @@ def check_output(option: str, path: str | None, suffix: str = "") -> None:
         raise ValueError(f"{option} {path}: the name must end in {suffix}.")
     if target.is_dir():
         raise ValueError(f"{option} {path}: this is a folder, not a file.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{option} {path}: this is a device, not a file.")
     if not target.parent.is_dir():
         raise ValueError(
             f"{option} {path}: the folder {target.parent} does not exist."

@@ -588,3 +588,49 @@ def test_a_layer_that_computes_its_kernel_is_reported():
     report = sparsity_report(model)
     assert report.total.size == 4 * 5 + 5 + 4 * 2 + 2 * 5
     assert report.operations is None
+
+
+def test_a_bias_of_two_axes_is_no_kernel():
+    model = keras.Sequential([keras.Input((5, 4)), keras.layers.GRU(6)])
+    found = sparsity_report(model)
+    assert [kernel.size for kernel in found.kernels] == [4 * 18, 6 * 18]
+    assert found.others.size == 2 * 18
+
+
+def test_biases_of_attention_are_no_kernels():
+    inputs = keras.Input((5, 4))
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    model = keras.Model(inputs, attention(inputs, inputs))
+    found = sparsity_report(model)
+    assert len(found.kernels) == 4
+    assert found.others.size == 3 * 8 + 4
+
+
+def test_what_a_quantized_layer_scales_with_is_no_kernel():
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(8)])
+    model.layers[0].quantize("int8")
+    assert len(sparsity_report(model).kernels) == 1
+
+
+def test_a_separable_convolution_gives_its_output_once():
+    layer = keras.layers.SeparableConv2D(4, 3, padding="same")
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    found = sparsity_report(model)
+    assert found.activations == 4 * 8 * 8 * 4
+    assert found.operations == 8 * 8 * (9 * 3 + 3 * 4)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_replaced_by_a_file(report, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a device or a pipe"):
+        report.to_json(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_a_file_is_followed(report, tmp_path):
+    (tmp_path / "there.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("there.json")
+    report.to_json(tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text())

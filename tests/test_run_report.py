@@ -1,6 +1,7 @@
 """The page of a run: what it shows, and what it must not do."""
 
 import collections
+import dataclasses
 import gzip
 import html
 import html.parser
@@ -18,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_swd_cli as cli
-from keras_swd.run_report import contents, curves, write_page
+from keras_swd.run_report import charts, contents, curves, write_page
+from keras_swd.run_report import page as view
 from keras_swd.run_report.wording import number, share, signed
 from keras_swd.summaries.history import Epoch, RunRecord, kernel_state
 
@@ -463,3 +465,25 @@ def test_every_number_is_in_one_chart(logs):
         if value is not None
     ]
     assert sorted(drawn) == sorted(wanted)
+
+
+def test_a_metric_below_zero_has_a_linear_scale():
+    values = (-5.0, -1.0, -0.2, 0.005, 0.4, 0.9)
+    epochs = [Epoch(i, {"r2": v}, ()) for i, v in enumerate(values)]
+    (curve,) = curves.curves(epochs)
+    assert not curve.logarithmic
+
+
+def test_a_kernel_has_a_gap_where_epochs_are_missing(monkeypatch):
+    whole = record(6)
+    kept = tuple(e for e in whole.epochs if e.epoch not in (2, 3))
+    drawn = []
+    draw = charts.kernel
+
+    def watched(states, first):
+        drawn.append((first, [state is None for state in states]))
+        return draw(states, first)
+
+    monkeypatch.setattr(charts, "kernel", watched)
+    view._kernel(dataclasses.replace(whole, epochs=kept), 0)
+    assert drawn == [(0, [False, False, True, True, False, False])]

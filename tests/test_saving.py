@@ -693,3 +693,39 @@ def test_one_excluded_layer_needs_no_list():
         model = keras_swd.with_regularizer(plain, swd(), exclude=exclude)
         assert model.layers[0].kernel_regularizer is None
         assert model.layers[-1].kernel_regularizer is not None
+
+
+def test_a_scope_of_custom_objects_reaches_what_is_built_again():
+    def twice(x):
+        return 2.0 * x
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, twice)])
+    with keras.saving.custom_object_scope({"twice": twice}):
+        assert keras_swd.strip(model).layers[0].activation is twice
+        assert keras_swd.shrink(model).layers[0].activation is twice
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        keras_swd.strip(model)
+
+
+def test_a_regularizer_for_weights_that_are_not_there_is_refused():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3),
+            layers.BatchNormalization(scale=False),
+            layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match=r"No layer .* takes"):
+        keras_swd.with_regularizer(model, keras_swd.NetworkSlimming())
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer")
+def test_quantizing_a_layer_under_pruning_says_what_to_do():
+    layer = layers.Dense(8, kernel_regularizer=swd())
+    model = keras.Sequential([keras.Input((16,)), layer])
+    with pytest.warns(UserWarning, match=r"keras_swd\.strip\(model\)"):
+        model.quantize("int8")
+    plain = keras_swd.strip(model)
+    plain.quantize("int8")
+    assert plain.layers[0].quantization_mode == "int8"

@@ -290,3 +290,30 @@ def test_what_diverged_is_null_in_json(tmp_path):
     )
     assert found["kernels"][0]["metrics"]["a"] == [0.5, None]
     assert found["targets"] == {"k": 0.5}
+
+
+def two_outputs(metrics=None):
+    inputs = keras.Input((4,))
+    outputs = [
+        layers.Dense(2, name="a")(inputs),
+        layers.Dense(1, name="b")(inputs),
+    ]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss=["mse", "mse"], metrics=metrics)
+    x = np.eye(4, dtype="float32")
+    return model, (x, [x[:, :2], x[:, :1]])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "asked", "found"),
+    [
+        (None, None, ("loss", "min")),
+        (None, "b_loss", ("b_loss", "min")),
+        ({"b": ["mae"]}, None, ("b_mae", "min")),
+        ({"b": ["cosine_similarity"]}, None, ("b_cosine_similarity", "max")),
+    ],
+)
+def test_metrics_of_several_outputs_have_a_direction(metrics, asked, found):
+    model, data = two_outputs(metrics)
+    report = sensitivity(model, data, [0.5], metric=asked)
+    assert (report.metric, report.mode) == found

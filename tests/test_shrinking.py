@@ -616,3 +616,94 @@ def test_a_layer_without_configuration_is_named():
     model = sequential(layers.Dense(3), Stubborn(abs), shape=(4,))
     with pytest.raises(ValueError, match="Layer 'stubborn' of class Stubborn"):
         shrink(model)
+
+
+def scalars_looked_up():
+    inputs = keras.Input((), dtype="int32")
+    hidden = layers.Dense(6, "relu")
+    x = layers.Embedding(9, 4)(inputs)
+    return keras.Model(inputs, layers.Dense(2)(hidden(x))), hidden
+
+
+def scalars_given_an_axis():
+    inputs = keras.Input(())
+    hidden = layers.Dense(6, "relu")
+    x = hidden(layers.Reshape((1,))(inputs))
+    return keras.Model(inputs, layers.Dense(2)(x)), hidden
+
+
+def scalars_flattened():
+    inputs = keras.Input(())
+    hidden = layers.Dense(6, "relu")
+    x = hidden(layers.Flatten()(inputs))
+    return keras.Model(inputs, layers.Dense(2)(x)), hidden
+
+
+def scalars_returned():
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(6, "relu")
+    x = layers.Dense(1)(hidden(inputs))
+    return keras.Model(inputs, layers.Reshape(())(x)), hidden
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        scalars_looked_up,
+        scalars_given_an_axis,
+        scalars_flattened,
+        scalars_returned,
+    ],
+)
+def test_numbers_without_an_axis_are_no_obstacle(build):
+    model, hidden = build()
+    zero_filters(hidden, [0, 3])
+    assert shrink(model).get_layer(hidden.name).units == 4
+
+
+def test_all_of_a_normalization_that_renormalizes_shrinks():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, use_bias=False),
+            layers.BatchNormalization(renorm=True),
+            layers.Dense(2),
+        ]
+    )
+    zero_filters(model.layers[0], [0, 3])
+    small = shrink(model)
+    assert small.layers[0].units == 4
+    check_same(model, small)
+
+
+def test_what_a_stateful_layer_remembers_stays():
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(1, 5, 4)),
+            layers.SimpleRNN(6, stateful=True),
+            layers.Dense(2),
+        ]
+    )
+    small = shrink(model)
+    for state in (model.layers[0].states, small.layers[0].states):
+        assert not np.any(keras.ops.convert_to_numpy(state[0]))
+
+
+class WithinItsOwn(layers.Layer):
+    """A layer whose own code regularises another one."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        swd = keras_swd.SelectiveWeightDecay()
+        self.inner = layers.Dense(4, kernel_regularizer=swd)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def test_a_regularizer_that_a_layers_own_code_makes_is_gone():
+    model = keras.Sequential([keras.Input((4,)), WithinItsOwn()])
+    assert shrink(model).losses == []

@@ -63,6 +63,8 @@ def _reshape(use: Use, ledger: Ledger) -> Channels:
 
 def _rearranged(use: Use, ledger: Ledger) -> Channels:
     sizes = _known(use.output_shape[1:])
+    if not sizes:
+        raise NotFollowed("leaves no axis for them")
     ids, constant = (
         entries.reshape(sizes) for entries in _entries(use.given, use)
     )
@@ -92,6 +94,8 @@ def _lines(entries: np.ndarray, axis: int) -> np.ndarray:
 def _entries(given: Channels, use: Use) -> tuple[np.ndarray, np.ndarray]:
     """Number and constant of the channel of each entry of one sample."""
     shape = _known(use.input_shapes[0][1:])
+    if not shape:
+        raise NotFollowed("adds an axis for them")
     along = [1] * len(shape)
     along[given.axis - 1] = -1
     ids, constant = given.ids.reshape(along), given.constant.reshape(along)

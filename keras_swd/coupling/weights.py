@@ -27,7 +27,15 @@ Axes = dict[str, dict[int, str]]
 _CONVOLUTION: Axes = {"kernel": {-2: IN, -1: OUT}, "bias": {0: OUT}}
 _NORMALIZATION: Axes = {
     name: {0: IN}
-    for name in ("gamma", "beta", "moving_mean", "moving_variance")
+    for name in (
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+        "moving_stddev",
+        "renorm_mean",
+        "renorm_stddev",
+    )
 }
 #: By the name of the layer's class: for each weight, by its name, what the
 #: axes count.

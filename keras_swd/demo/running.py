@@ -25,9 +25,9 @@ from keras_swd.demo.training import (
     digits,
     fit,
     network,
-    plain,
     progress,
 )
+from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.report.sparsity import sparsity_report
 
 SPARSITY = 0.95
@@ -140,12 +140,12 @@ def _run(work, target, epochs, seed, console, notes) -> DemoResult:
             epochs,
             [before, scheduler, summaries, show],
         )
-    pruned = plain(model)
+    pruned = plain_copy(model)
 
     rows = [
         keras_row(name, kept, work, test_images, test_labels)
         for name, kept in (
-            ("Dense baseline", plain(dense)),
+            ("Dense baseline", plain_copy(dense)),
             ("SWD, before removal", before.model_before),
             ("SWD, after removal", pruned),
         )

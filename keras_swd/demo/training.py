@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
-import keras_swd
+from keras_swd.rebuilding.stripping import plain_copy
 
 LEARNING_RATE = 0.05
 BATCH_SIZE = 64
@@ -76,17 +76,6 @@ def fit(model, images, labels, epochs: int, callbacks: list) -> None:
     )
 
 
-def plain(model: keras.Model) -> keras.Model:
-    """A copy without regularizers and without optimizer.
-
-    An optimizer saves a velocity for each weight, which doubles the file.
-    """
-    stripped = keras_swd.strip(model)
-    copy = keras.Sequential.from_config(stripped.get_config())
-    copy.set_weights(stripped.get_weights())
-    return copy
-
-
 class BeforeRemoval(keras.callbacks.Callback):
     """Keeps a copy of the model as it is just before weights are removed.
 
@@ -97,7 +86,7 @@ class BeforeRemoval(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Copies the model."""
-        self.model_before = plain(self.model)
+        self.model_before = plain_copy(self.model)
 
 
 class _Track(keras.callbacks.Callback):

@@ -25,7 +25,7 @@ def build_again(
             f"Model {model.name!r} is not built, so it has no weights to keep. "
             "Call it on data, or `model.build(input_shape)`, first."
         )
-    with keras.saving.custom_object_scope(own_objects(model)):
+    with scope_of(model):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
@@ -35,7 +35,10 @@ def build_again(
             raise ValueError(
                 f"Model {model.name!r} of class {type(model).__name__} cannot "
                 "be built again from its configuration. Give the class "
-                f"`get_config()` and `from_config()`. Cause: {error}"
+                "`get_config()` and `from_config()`, and register classes and "
+                "functions of your own with "
+                "`keras.saving.register_keras_serializable`. "
+                f"Cause: {error}"
             ) from error
     copy_state(model, twin)
     return twin
@@ -83,11 +86,18 @@ def _copy_vocabulary(layer, copy) -> None:
         ) from error
 
 
-def own_objects(model: keras.Model) -> dict[str, type]:
-    """The classes of a model's layers that Keras does not know."""
+def scope_of(model: keras.Model) -> keras.saving.CustomObjectScope:
+    """Returns a scope in which Keras knows the classes of a model's layers.
+
+    A scope of Keras hides the one around it, so this one repeats that.
+    """
+    outer = keras.saving.CustomObjectScope({})
+    with outer:
+        known = dict(outer.backup)
     classes = {type(layer) for layer in all_layers(model)}
-    return {
+    own = {
         cls.__name__: cls
         for cls in classes
         if not cls.__module__.startswith(("keras.", "keras_swd."))
     }
+    return keras.saving.CustomObjectScope({**known, **own})

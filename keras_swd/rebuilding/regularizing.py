@@ -9,7 +9,7 @@ from keras_swd.granularity import CoupledChannels
 from keras_swd.rebuilding.again import build_again
 from keras_swd.rebuilding.compiling import compile_alike
 from keras_swd.rebuilding.excluding import Exclusion
-from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 
 #: Arguments of Keras' layers that regularise what scales and shifts channels.
 SCALE_ARGUMENTS = ("gamma_regularizer", "beta_regularizer")
@@ -68,7 +68,7 @@ def with_regularizer(
         )
     placement = _Placement(regularizer, Exclusion(model, exclude))
     twin = build_again(model, placement.edit_model)
-    placement.check(model)
+    placement.check(model, twin)
     if model.compiled:
         compile_alike(twin, model, stacklevel=3)
     return twin
@@ -82,16 +82,16 @@ class _Placement:
         self._arguments = _arguments_for(regularizer)
         self._exclusion = exclusion
         self._seen: set[str] = set()
-        self._placed = False
 
     def edit_model(self, config: dict) -> dict:
         """Returns the model's configuration with the regularizer in place."""
         return self._place(config, "")
 
-    def check(self, model: keras.Model) -> None:
-        """Raises a `ValueError` if no layer took it, or a name was wrong."""
+    def check(self, model: keras.Model, twin: keras.Model) -> None:
+        """Raises a `ValueError` if no weight has it, or a name was wrong."""
         self._exclusion.check(self._seen)
-        if not self._placed:
+        # A layer may take it for a weight that it was told not to have.
+        if not any(map(pruning_regularizer, twin.variables)):
             raise ValueError(
                 f"No layer of model {model.name!r} takes "
                 f"`{self._arguments[0]}` through its configuration. "
@@ -117,7 +117,6 @@ class _Placement:
         for argument in self._arguments:
             if _takes(edited, argument):
                 edited[argument] = self._config
-                self._placed = True
         return edited
 
 

@@ -54,7 +54,7 @@ def plain_copy(model: keras.Model) -> keras.Model:
         ValueError: If the model cannot be built again from its configuration.
     """
     twin = build_again(model, without_pruning)
-    _detach(twin)
+    detach(twin)
     return twin
 
 
@@ -69,8 +69,8 @@ def without_pruning(part):
     return {key: without_pruning(value) for key, value in part.items()}
 
 
-def _detach(model: keras.Model) -> None:
-    """Takes our regularizers from layers that a model's own code made."""
+def detach(model: keras.Model) -> None:
+    """Takes our regularizers from layers that a layer's own code made."""
     for layer in all_layers(model):
         for name, value in list(vars(layer).items()):
             if isinstance(value, PruningRegularizer):

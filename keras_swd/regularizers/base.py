@@ -101,6 +101,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         self.selection: dict[int, np.ndarray] = {}
         self.built = True
 
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Says why `model.quantize` passes over the layer that carries it."""
+        del mode, type_check, config
+        raise NotImplementedError(
+            f"A layer that carries {type(self).__name__} is not quantized, "
+            "but stays as it is. Call `keras_swd.strip(model)` first, and "
+            "quantize the model that it returns."
+        )
+
     def scores(self, values: np.ndarray) -> np.ndarray:
         """Returns what each value is worth, in NumPy.
 

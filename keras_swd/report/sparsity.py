@@ -255,11 +255,11 @@ class SparsityReport(Record):
 def sparsity_report(model: keras.Model) -> SparsityReport:
     """Counts the zeros of a model.
 
-    A kernel is a weight of two axes or more, or one that carries a pruning
-    regularizer. A weight that several layers share counts once. Zeros are
-    exact zeros: what selective weight decay has driven close to zero counts
-    from its removal on. Where the model is Sequential or functional and its
-    inputs are of a fixed size, the multiplications of Dense layers and
+    A kernel is a weight of two axes or more that is no bias, or one that
+    carries a pruning regularizer. A weight that several layers share counts
+    once. Zeros are exact zeros: what selective weight decay has driven close to
+    zero counts from its removal on. Where the model is Sequential or functional
+    and its inputs are of a fixed size, the multiplications of Dense layers and
     convolutions are counted too, those with zeros included, and the memory
     of what these layers give.
 
@@ -291,7 +291,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
             values = values.astype("float32")
         regularizer = pruning_regularizer(variable)
         size, zeros = values.size, values.size - np.count_nonzero(values)
-        if values.ndim < 2 and regularizer is None:
+        if regularizer is None and not _is_kernel(variable):
             others.append(Totals(size, int(zeros)))
             continue
         kernels.append(
@@ -309,6 +309,14 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
             )
         )
     return SparsityReport(model.name, tuple(kernels), _sum(others))
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    """Whether a weight is a kernel if it carries no pruning regularizer."""
+    # Biases of attention and of some recurrent layers have two axes, and so
+    # has what a quantized layer scales its kernel with.
+    beside = variable.name.endswith(("bias", "_scale", "_zero"))
+    return len(variable.shape) > 1 and not beside
 
 
 def _uses(model) -> dict[int, dict[str, int]]:

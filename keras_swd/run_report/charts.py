@@ -73,11 +73,11 @@ def lines(
     return _svg(figure)
 
 
-def kernel(states: Sequence[KernelState], first: int) -> Element:
+def kernel(states: Sequence[KernelState | None], first: int) -> Element:
     """Draws the sparsity of a kernel, and its magnitudes, over epochs.
 
     Args:
-        states: `KernelState`s, one for each epoch.
+        states: `KernelState`s, one for each epoch; `None` where there is none.
         first: Integer, the first epoch.
 
     Returns:
@@ -85,8 +85,9 @@ def kernel(states: Sequence[KernelState], first: int) -> Element:
     """
     figure, (top, bottom) = _figure(2.75, [1, 2.4])
     epochs = first + 1 + np.arange(len(states))
-    shares = [state.sparsity for state in states]
-    marker = "o" if len(shares) < 2 else None
+    known = [state for state in states if state is not None]
+    shares = [np.nan if state is None else state.sparsity for state in states]
+    marker = "o" if len(known) < 2 else None
     top.plot(epochs, shares, color=SERIES[0], marker=marker, markersize=3)
     _percent(top)
     top.set_ylim(-0.05, 1.05)
@@ -94,12 +95,13 @@ def kernel(states: Sequence[KernelState], first: int) -> Element:
     _epochs(top, first, len(states))
     top.tick_params(labelbottom=False)
     top.set_xlabel("")
-    low = min((s.first for s in states if s.counts), default=0)
-    high = max((s.first + len(s.counts) for s in states if s.counts), default=1)
+    low = min((s.first for s in known if s.counts), default=0)
+    high = max((s.first + len(s.counts) for s in known if s.counts), default=1)
     counts = np.zeros((high - low, len(states)))
     for column, state in enumerate(states):
-        start = state.first - low if state.counts else 0
-        counts[start : start + len(state.counts), column] = state.counts
+        if state is not None and state.counts:
+            start = state.first - low
+            counts[start : start + len(state.counts), column] = state.counts
     shade = np.empty((*counts.shape, 4))
     shade[..., :3] = BLUE
     # The root lets a few weights be seen beside many.

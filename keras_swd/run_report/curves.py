@@ -123,7 +123,9 @@ def _curve(base: str, names: list[str], epochs: Sequence[Epoch]) -> Curve:
     values = [v for each in series.values() for v in each if v is not None]
     positive = [v for v in values if v > 0.0]
     percent = is_share(base) and all(0.0 <= v <= 1.0 for v in values)
-    wide = bool(positive) and max(positive) > RANGE * min(positive)
+    # A logarithmic scale has no place for what is below zero.
+    wide = min(values, default=-1.0) >= 0.0 and bool(positive)
+    wide = wide and max(positive) > RANGE * min(positive)
     penalty = base == "loss" and "swd_strength" in epochs[-1].logs
     title, note = PRUNING.get(
         base,

@@ -179,12 +179,13 @@ def _kernels(record: RunRecord) -> list[Element]:
 
 def _kernel(record: RunRecord, place: int) -> Element:
     last = record.epochs[-1].kernels[place]
-    epochs = [
-        epoch
+    known = {
+        epoch.epoch: epoch.kernels[place]
         for epoch in record.epochs
         if len(epoch.kernels) > place and epoch.kernels[place].path == last.path
-    ]
-    states = [epoch.kernels[place] for epoch in epochs]
+    }
+    first = min(known)
+    states = [known.get(epoch) for epoch in range(first, max(known) + 1)]
     return element(
         "figure",
         element("h3", last.path),
@@ -193,7 +194,7 @@ def _kernel(record: RunRecord, place: int) -> Element:
             f"{share(last.sparsity)} of {last.size:,}",
             class_="muted",
         ),
-        charts.kernel(states, epochs[0].epoch),
+        charts.kernel(states, first),
     )
 
 

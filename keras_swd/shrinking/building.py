@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-from keras_swd.rebuilding.again import copy_state, own_objects
-from keras_swd.rebuilding.stripping import without_pruning
+from keras_swd.rebuilding.again import copy_state, scope_of
+from keras_swd.rebuilding.stripping import detach, without_pruning
 from keras_swd.shrinking.cutting import Cut
 
 
@@ -26,11 +26,12 @@ def build(model: keras.Model, cut: Cut) -> keras.Model:
         ValueError: If a layer cannot be built from its configuration.
     """
     twins: dict[Any, Any] = {}
-    with keras.saving.custom_object_scope(own_objects(model)):
+    with scope_of(model):
         twin = _twin(model, cut, twins)
     for operation, copy in twins.items():
         if isinstance(operation, keras.layers.Layer) and copy is not operation:
             _copy_state(operation, copy, cut)
+    detach(twin)
     return twin
 
 
@@ -58,7 +59,10 @@ def _alone(operation: Any, cut: Cut) -> Any:
         raise ValueError(
             f"Layer {operation.name!r} of class {type(operation).__name__} "
             "cannot be built again from its configuration. Give the class "
-            f"`get_config()` and `from_config()`. Cause: {error}"
+            "`get_config()` and `from_config()`, and register classes and "
+            "functions of your own with "
+            "`keras.saving.register_keras_serializable`. "
+            f"Cause: {error}"
         ) from error
 
 

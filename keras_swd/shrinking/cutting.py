@@ -111,7 +111,7 @@ def _count(kept: np.ndarray) -> int:
 def _replaced(shape: Any, axis: int, kept: np.ndarray) -> tuple:
     """Returns a shape with the size of one axis changed, if it has one."""
     sizes = list(shape)
-    if sizes[axis] not in (None, -1):
+    if axis < len(sizes) and sizes[axis] not in (None, -1):
         sizes[axis] = _count(kept)
     return tuple(sizes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_swd.coupling.graph import graph_of
+from keras_swd.rebuilding.again import all_layers
 
 #: Largest relative difference, by the type in which a model computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-5}
@@ -40,6 +43,32 @@ def verify(model: keras.Model, twin: keras.Model) -> float:
         ValueError: If it is too large, or the models cannot be run on random
             input.
     """
+    with _state_kept(model), _state_kept(twin):
+        return _verify(model, twin)
+
+
+@contextlib.contextmanager
+def _state_kept(model: keras.Model) -> Iterator[None]:
+    """Lets random numbers and stateful layers go on from where they were."""
+    # Keras does not count the states of recurrent layers as variables.
+    states = [
+        state
+        for layer in all_layers(model)
+        for state in keras.tree.flatten(getattr(layer, "states", None))
+        if isinstance(state, keras.Variable)
+    ]
+    kept = [
+        (variable, np.array(ops.convert_to_numpy(variable)))
+        for variable in [*model.non_trainable_variables, *states]
+    ]
+    try:
+        yield
+    finally:
+        for variable, values in kept:
+            variable.assign(values)
+
+
+def _verify(model: keras.Model, twin: keras.Model) -> float:
     tolerance = _tolerance(model)
     for samples in SAMPLES:
         differences = []

@@ -40,7 +40,7 @@ def find_metric(
         model: A compiled model that was evaluated before.
         known: The names that its evaluation gives.
         metric: The argument `metric` of a public function. None means the
-            first that is not the loss.
+            first that is no loss, or else the loss.
         mode: `"max"`, `"min"`, or `"auto"` for what Keras says of the metric.
 
     Returns:
@@ -49,8 +49,11 @@ def find_metric(
     Raises:
         ValueError: If there is no such metric, or Keras does not say.
     """
+    # Of a model with several outputs, each has a loss of its own.
+    outputs = getattr(model, "output_names", None) or []
+    losses = {"loss", *(f"{name}_loss" for name in outputs)}
     if metric is None:
-        metric = next((name for name in known if name != "loss"), "loss")
+        metric = next((name for name in known if name not in losses), "loss")
     if metric not in known:
         raise ValueError(
             f"Argument `metric` must be one of {sorted(known)}, which the "
@@ -58,7 +61,7 @@ def find_metric(
         )
     if mode != "auto":
         return metric, mode
-    direction = "down" if metric == "loss" else _direction(model, metric)
+    direction = "down" if metric in losses else _direction(model, metric)
     if direction not in ("up", "down"):
         raise ValueError(
             f"Keras does not say whether more or less of {metric!r} is "
@@ -75,8 +78,10 @@ def gain(mode: str, value: float) -> float:
 
 def _direction(model: keras.Model, metric: str) -> str | None:
     """What Keras says of a metric, as its own callbacks ask it."""
+    outputs = getattr(model, "output_names", None) or []
+    names = {metric, *(metric.removeprefix(f"{name}_") for name in outputs)}
     for member in model.metrics:
         for one in getattr(member, "metrics", [member]):
-            if one.name == metric:
+            if one.name in names:
                 return getattr(one, "_direction", None)
     return None
