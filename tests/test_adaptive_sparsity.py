@@ -622,3 +622,17 @@ def test_double_precision_is_pruned_exactly():
     pruning = PruningScheduler(0.5)
     model.fit(*data(), epochs=2, verbose=0, callbacks=[pruning])
     assert sum(np.count_nonzero(w == 0.0) for w in model.get_weights()) == 18
+
+
+@pytest.mark.parametrize("initializer", ["zeros", "ones"])
+def test_a_run_that_is_refused_changes_nothing(initializer):
+    model = network([AdaptiveSparsity(), AdaptiveSparsity()], (6, 8, 3))
+    kernel = model.layers[1].kernel
+    kernel.assign(keras.initializers.get(initializer)(kernel.shape))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="holds one value alone"):
+        model.fit(*data(), verbose=0, callbacks=[PruningScheduler(0.5)])
+    (part,) = model.optimizer.parts
+    assert not np.any(arrays(part.costs))
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -430,3 +430,31 @@ def test_weights_of_one_channel_with_different_targets_are_refused():
     model = keras.Model(x, layers.Conv2D(2, 1)(y))
     with pytest.raises(ValueError, match="must have the same `sparsity`"):
         remove(model, 0.5)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.51])
+def test_sets_with_a_target_of_their_own_leave_the_shared_one(target):
+    def normalization(sparsity=None):
+        regularizer = SelectiveWeightDecay(
+            granularity=CoupledChannels(), sparsity=sparsity
+        )
+        return layers.BatchNormalization(gamma_regularizer=regularizer)
+
+    own, shared = normalization(0.5), normalization()
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, use_bias=False),
+            own,
+            layers.ReLU(),
+            layers.Dense(16, use_bias=False),
+            shared,
+            layers.Dense(2),
+        ]
+    )
+    own.gamma.assign(np.linspace(0.01, 0.1, 16))
+    shared.gamma.assign(np.linspace(0.5, 1.5, 16))
+    remove(model, target, GlobalRanking())
+    for layer in (own, shared):
+        gamma = keras.ops.convert_to_numpy(layer.gamma)
+        assert np.count_nonzero(gamma == 0.0) == 8

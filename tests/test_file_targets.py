@@ -288,3 +288,26 @@ def test_a_run_that_diverges_is_refused_by_removal_alone():
 
 def test_the_kind_has_a_name():
     assert FileKind(None, gzip=False).name == "float32 file"
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected")
+@pytest.mark.filterwarnings("ignore:The run ended")
+def test_what_was_removed_stays_removed_in_a_run_that_goes_on():
+    limit = TFLiteBytes(25_000)
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x, y = np.ones((8, 100), "float32"), np.ones((8, 40), "float32")
+
+    def zeros(**arguments):
+        pruning = PruningScheduler(limit, remove_at=0.5, total_steps=4)
+        model.fit(
+            x, y, batch_size=8, verbose=0, callbacks=[pruning], **arguments
+        )
+        kernels = [layer.kernel for layer in model.layers]
+        values = map(keras.ops.convert_to_numpy, kernels)
+        return sum(int(np.count_nonzero(k == 0.0)) for k in values)
+
+    removed = zeros(epochs=3)
+    assert removed > 0
+    assert zeros(epochs=4, initial_epoch=3) == removed
+    assert limit.measure(model)({}) <= limit.limit

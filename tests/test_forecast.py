@@ -1,8 +1,10 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
-from keras_swd import Exponential, PruningScheduler, SelectiveWeightDecay
+from keras_swd import NM, Exponential, PruningScheduler, SelectiveWeightDecay
 from keras_swd.callbacks.forecast import share_left, stable_decay
 
 
@@ -104,3 +106,64 @@ def test_an_unstable_step_is_warned_of():
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_the_default_warns_of_nothing():
     scheduled(0.8, keras.optimizers.SGD(0.05, momentum=0.9))
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_accumulated_gradients_are_one_update(falling):
+    rate = 0.01
+    if falling:
+        rate = keras.optimizers.schedules.CosineDecay(0.01, 200)
+
+    def make():
+        return keras.optimizers.SGD(rate, gradient_accumulation_steps=8)
+
+    got = share_left(make(), lambda p: 1.5, 1.0, total_steps=200)
+    assert got == pytest.approx(follow(make(), 1.5, 1.0, 200)[-1], rel=0.02)
+
+
+def warned(regularizers, optimizer, target=0.5):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            *(
+                keras.layers.Dense(4, kernel_regularizer=r)
+                for r in regularizers
+            ),
+        ]
+    )
+    model.compile(optimizer, loss="mse")
+    x = np.ones((64, 4))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.fit(
+            x,
+            x,
+            batch_size=1,
+            epochs=10,
+            verbose=0,
+            callbacks=[PruningScheduler(target)],
+        )
+    return [str(w.message) for w in found if w.category is UserWarning]
+
+
+def test_ranks_are_not_taken_for_weights():
+    # Adam moves 0.3 in these steps, a rank of 1.5 it would not.
+    swd = SelectiveWeightDecay(granularity=NM(2, 4))
+    adam = keras.optimizers.Adam(3e-3)
+    assert not any("of its value" in m for m in warned([swd], adam, None))
+
+
+def test_the_weakest_decay_is_the_one_that_is_warned_of():
+    def told(*decays):
+        regularizers = [SelectiveWeightDecay(decay) for decay in decays]
+        messages = warned(regularizers, keras.optimizers.SGD(0.05))
+        return any("of its value" in message for message in messages)
+
+    assert not told(1e-3, 1e-3)
+    assert told(1e-3, 1e-7)
+
+
+def test_a_decay_of_nothing_is_warned_of():
+    swd = SelectiveWeightDecay(0.0)
+    (message,) = warned([swd], keras.optimizers.SGD(0.05))
+    assert "drives no weight down" in message

@@ -813,3 +813,28 @@ def test_methods_that_select_at_different_times():
     model.layers[1].kernel.regularizer = keras_swd.SelectiveWeightDecay()
     with pytest.raises(ValueError, match=r"same steps.*\(\(0\.5, 1\.0\),\)"):
         train(model)
+
+
+@quiet
+@pytest.mark.filterwarnings("ignore:The run ended")
+def test_another_target_in_a_run_that_goes_on_is_warned_of():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, kernel_regularizer=GReg1(interval=1)),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x, y = np.ones((4, 6), "float32"), np.ones((4, 8), "float32")
+
+    def train(sparsity, **arguments):
+        pruning = PruningScheduler(sparsity, total_steps=8)
+        model.fit(
+            x, y, batch_size=1, verbose=0, callbacks=[pruning], **arguments
+        )
+
+    train(0.5, epochs=1)
+    with pytest.warns(UserWarning, match="24 units .* now asks for 36"):
+        train(0.75, epochs=2, initial_epoch=1)
+    kernel = ops.convert_to_numpy(model.layers[0].kernel)
+    assert np.count_nonzero(kernel == 0.0) == 24

@@ -16,6 +16,7 @@ from keras_swd import (
     GlobalRanking,
     PruningScheduler,
     SelectiveWeightDecay,
+    Uniform,
     remove,
 )
 from keras_swd.regularizers.selectors import ControlSlice, Threshold
@@ -352,3 +353,19 @@ def test_removal_zeroes_exactly_the_lowest(shapes, sparsity, kind, seed):
             if k == i:
                 expected.ravel()[j] = 0.0
         np.testing.assert_array_equal(new, expected)
+
+
+def as_they_are(values):
+    return values
+
+
+def test_a_criterion_may_return_what_it_is_given():
+    swd = SelectiveWeightDecay(criterion=as_they_are)
+    layer = keras.layers.Dense(4, kernel_regularizer=swd)
+    model = keras.Sequential([keras.Input((8,)), layer])
+    before = np.random.default_rng(0).uniform(0.1, 1.0, (8, 4))
+    layer.kernel.assign(before)
+    remove(model, 0.5, Uniform())
+    after = keras.ops.convert_to_numpy(layer.kernel)
+    kept = before > np.median(before)
+    np.testing.assert_allclose(after, np.where(kept, before, 0.0), rtol=1e-6)

@@ -624,6 +624,25 @@ def test_a_first_part_of_two_epochs_of_unknown_length_follows_the_curve():
     assert history["swd_strength"] == pytest.approx([strength(7), strength(15)])
 
 
+@tensorflow_only
+@ends
+def test_an_epoch_once_counted_keeps_its_length_in_later_runs():
+    model, total = compiled(), 4 * STEPS
+    pruning = scheduler(total_steps=total)
+    with pytest.warns(UserWarning, match="ended at 50% of its schedule"):
+        train(model, of_unknown_length(), pruning=pruning, epochs=2)
+    with pytest.warns(UserWarning, match="ended at 75% of its schedule"):
+        history, _ = train(
+            model,
+            of_unknown_length(),
+            pruning=pruning,
+            epochs=3,
+            initial_epoch=2,
+        )
+    # Not as if these 32 steps were those of three epochs.
+    assert history["swd_strength"] == pytest.approx([strength(23, total)])
+
+
 def test_a_later_initial_epoch_starts_on_the_curve():
     model = compiled()
     history, record = train(model, *dark(), initial_epoch=1)
@@ -700,7 +719,8 @@ def test_a_run_that_stops_early_warns_and_removes_nothing():
     with pytest.warns(
         UserWarning,
         match=r"ended at 67% .*nothing was removed.*`initial_epoch`.*"
-        rf"keras_swd.remove\(model, sparsity={SPARSITY}\)",
+        rf"keras_swd.remove\(model, sparsity={SPARSITY}, "
+        r"allocation=GlobalRanking\(\)\)",
     ):
         model.fit(
             *lit(),
@@ -1048,3 +1068,15 @@ def test_two_devices_train_as_one():
     assert strengths == pytest.approx([strength(s) for s in (7, 15, 23)])
     assert len(losses) == EPOCHS
     assert zeros == round(SPARSITY * 72)
+
+
+def test_validation_contains_the_penalty_after_an_earlier_evaluation():
+    def validated(first):
+        keras.utils.set_random_seed(0)
+        model = compiled(functional(one_for_all()))
+        if first:
+            model.evaluate(*dark(), verbose=0)
+        history, _ = train(model, *dark(), validation_data=dark())
+        return history["val_loss"]
+
+    assert validated(True) == pytest.approx(validated(False), rel=1e-5)

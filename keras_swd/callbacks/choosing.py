@@ -210,6 +210,15 @@ class Once:
             top = float(scores[lowest].max(initial=-1.0))
             choices.append(Choice(int(lowest.sum()), top, lowest))
         self.choices = choices
+        kept_units = sum(choice.count for choice in choices)
+        asked = sum(self.prunable.counts())
+        if kept_units != asked:
+            warnings.warn(
+                f"This run was resumed after {kept_units:,} units were "
+                f"selected, which stay selected; its target now asks for "
+                f"{asked:,}. For another target, start a run of its own.",
+                stacklevel=2,
+            )
         return True
 
 

@@ -104,19 +104,21 @@ class FloorScheduler(keras.callbacks.Callback):
                 f"Model {model.name!r} is not built. Call it on data, or "
                 "`model.build(input_shape)`, first."
             )
+        # An optimizer has one part for each method.
         parts = build_parts(model)
-        self._parts = [p for p in parts if isinstance(p, IrrelevanceDecay)]
-        self._kernels: list[Kernel] = [
-            kernel
-            for kernel in find_kernels(model)
-            if isinstance(kernel, KernelWithPart) and kernel.part in self._parts
-        ]
-        if not self._parts:
+        found = [p for p in parts if isinstance(p, IrrelevanceDecay)]
+        if not found:
             raise ValueError(
                 f"No trainable kernel of model {model.name!r} carries "
                 "`IrrelevantWeights`. Use `keras_swd.with_regularizer(model, "
                 "keras_swd.IrrelevantWeights())`."
             )
+        self._part = found[0]
+        self._kernels: list[Kernel] = [
+            kernel
+            for kernel in find_kernels(model)
+            if isinstance(kernel, KernelWithPart) and kernel.part is self._part
+        ]
 
     def on_epoch_begin(self, epoch, logs=None):
         """Goes on from the last removal, if its state was restored."""
@@ -124,8 +126,7 @@ class FloorScheduler(keras.callbacks.Callback):
         if not first:
             return
         _ = self.model  # on JAX this brings variables up to date
-        (part,) = self._parts
-        steps, since = epoch * self._steps, int(read(part.since))
+        steps, since = epoch * self._steps, int(read(self._part.since))
         if since == 0:
             self._restart(steps, holds=False)
         else:
@@ -135,10 +136,9 @@ class FloorScheduler(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength of the coming step."""
         _ = self.model
-        (part,) = self._parts
         passed = self._epoch * self._steps + batch + 1 - self._since
         self._strength = faded(self.strength, passed, self._steps)
-        part.set(self._strength)
+        self._part.set(self._strength)
 
     def on_train_batch_end(self, batch, logs=None):
         """Notes that a step followed the last removal."""
@@ -150,7 +150,6 @@ class FloorScheduler(keras.callbacks.Callback):
         # What is unknown is above no floor.
         value = math.nan if self._is_not_validated(logs) else logs[self.monitor]
         _ = self.model
-        (part,) = self._parts
         self._values.append(float(value))
         if self._values[-1] > self.floor:
             check_finite(self._kernels)
@@ -162,13 +161,12 @@ class FloorScheduler(keras.callbacks.Callback):
         zeros, size = self._count()
         logs["sparsity"] = zeros / size
         logs["swd_strength"] = self._strength
-        logs.update(part.logs())
+        logs.update(self._part.logs())
 
     def on_train_end(self, logs=None):
         """Ends with weights that were above the floor, if any were."""
         model = self.model
-        for part in self._parts:
-            part.release()
+        self._part.release()
         # Averaged weights, e.g., are put in place when the run ends.
         for kernel, zeros in zip(self._kernels, self._zeros, strict=False):
             kernel.apply(~zeros)
@@ -238,8 +236,7 @@ class FloorScheduler(keras.callbacks.Callback):
 
     def _restart(self, steps: int, holds: bool) -> None:
         """Lets the decay begin anew after so many steps of the run."""
-        (part,) = self._parts
-        part.restart(steps, holds)
+        self._part.restart(steps, holds)
         self._since = steps
         if holds:
             self._zeros = [kernel.values() == 0.0 for kernel in self._kernels]

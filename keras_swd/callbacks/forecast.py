@@ -78,7 +78,8 @@ def share_left(
     strong = int(np.argmax(decays >= 0.1 * decays.max(initial=0.0)))
     late = max(strong, int(np.searchsorted(edges, selected * total_steps)))
     rates = _learning_rates(optimizer, edges[late:-1] - first)
-    path = list(zip(rates, decays[late:], np.diff(edges)[late:], strict=True))
+    updates = np.diff(edges // _batches_of_an_update(optimizer))
+    path = list(zip(rates, decays[late:], updates[late:], strict=True))
     if isinstance(optimizer, keras.optimizers.SGD):
         return _sgd(path, optimizer.momentum, optimizer.nesterov)
     if isinstance(optimizer, keras.optimizers.Adam):
@@ -100,9 +101,10 @@ def shortfall(left: float | None) -> str | None:
         return None
     return (
         f"A weight selected when the strength has grown will keep {left:.0%} "
-        "of its value until removal, so removing it may cost accuracy. Let "
-        "growth, and a `ramp`, `finish` earlier (or remove later), raise the "
-        "strength that it ends at, or let the learning rate fall later."
+        "of its value until removal, so removing it may cost accuracy. Train "
+        "for more steps, let growth, and a `ramp`, `finish` earlier, or let "
+        "the learning rate fall later. With SGD, raising the strength that it "
+        "ends at helps too; Adam's steps do not grow with it."
     )
 
 
@@ -136,12 +138,19 @@ def _learning_rates(optimizer, steps: np.ndarray) -> np.ndarray:
     schedule = getattr(optimizer, "_learning_rate", None)
     to_float = keras.ops.convert_to_numpy
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        now = int(to_float(optimizer.iterations))
+        # Gradients that are accumulated count as steps of a schedule.
+        updates = int(to_float(optimizer.iterations))
+        now = updates * _batches_of_an_update(optimizer)
         return np.array(
             [float(to_float(schedule(now + int(s)))) for s in steps]
         )
     present = getattr(optimizer, "learning_rate", 0.0)
     return np.full(steps.shape, float(to_float(present)))
+
+
+def _batches_of_an_update(optimizer) -> int:
+    """How many batches go by from one change of the weights to the next."""
+    return getattr(optimizer, "gradient_accumulation_steps", None) or 1
 
 
 def _sgd(path, momentum: float, nesterov: bool) -> float:

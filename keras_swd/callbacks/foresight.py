@@ -8,6 +8,7 @@ from keras_swd.callbacks import forecast
 from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.callbacks.steering import Steering
 from keras_swd.prunable import Prunable
+from keras_swd.units.masking import largest_masked
 
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01
@@ -63,22 +64,26 @@ class Foresight:
 
     def of_shortfall(self, progress: float) -> None:
         """Warns at `progress` if weights will not be near zero at the end."""
-        strongest, decay = self.steering.strongest, self.steering.decay
-        if 0.0 in (strongest(self.remove_at), decay(self.remove_at)):
+        decays = self.steering.growing_decays(self.remove_at)
+        if not decays:
             return  # nothing is driven down, as in magnitude pruning
         choices = self.selection.choices
         if self.selection.whole_at > progress:
             choices = self.prunable.choose(self.prunable.counts())
-        left = forecast.share_left(
-            self._optimizer(),
-            decay,
-            max(choice.threshold for choice in choices),
-            total_steps=self.steering.total_steps,
-            begin=progress,
-            end=self.remove_at,
-            selected=self.selection.whole_at,
+        magnitude = largest_masked(
+            self.prunable.weights, self.prunable.masks(choices)
         )
-        self.warn("forecast", forecast.shortfall(left))
+        for decay in decays:
+            left = forecast.share_left(
+                self._optimizer(),
+                decay,
+                magnitude,
+                total_steps=self.steering.total_steps,
+                begin=progress,
+                end=self.remove_at,
+                selected=self.selection.whole_at,
+            )
+            self.warn("forecast", forecast.shortfall(left))
 
     def _optimizer(self):
         return getattr(self.model, "optimizer", None)

@@ -34,7 +34,8 @@ class PruningScheduler(keras.callbacks.Callback):
     the selected units are set to exactly zero. With `steps_per_execution` both
     stand still for so many steps, on JAX, where XLA compiles the step, and on
     several replicas; keep it small there, for a kept weight that dips below an
-    old threshold is decayed as well.
+    old threshold is decayed as well. What was removed before the end is set to
+    zero again after each execution, so within one it may move.
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
@@ -169,6 +170,8 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"training, use `remove`. Received: remove_at={remove_at}."
             )
         self.ramp = None if ramp is None else check_ramp(ramp, by=1.0)
+        # The length of an epoch that Keras does not know, once one has ended.
+        self._counted: int | None = None
 
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
@@ -189,6 +192,8 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
         self._epoch = epoch
+        if self._counted and epoch and self.params.get("steps") is None:
+            self._steps_per_epoch = self._counted
         if self._attached and not self._masks:
             end = (epoch + 1) * self._steps_per_epoch / self._total
             self._foresight.of_instability(end)
@@ -232,7 +237,7 @@ class PruningScheduler(keras.callbacks.Callback):
             # Where data end unforeseen, a step has begun that never runs.
             self._steering.end_step()
         if self.params.get("steps") is None:
-            self._steps_per_epoch = self._batches
+            self._steps_per_epoch = self._counted = self._batches
         if not self._attached:
             self._attach()
         logs = {} if logs is None else logs
@@ -276,7 +281,8 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"{removed} was removed; selected weights still hold "
                 f"{residual:.2g} of the squared norm. Train on with "
                 "`initial_epoch`, or call `keras_swd.remove(model, "
-                f"sparsity={self.sparsity})` and check the accuracy.",
+                f"sparsity={self.sparsity}, allocation={self.allocation})` "
+                "and check the accuracy.",
                 stacklevel=2,
             )
 
@@ -364,6 +370,8 @@ class PruningScheduler(keras.callbacks.Callback):
         if new and getattr(self.model, "train_function", None):
             # Steps compiled before do not see values created after.
             self.model.make_train_function(force=True)
+        if new and getattr(self.model, "test_function", None):
+            self.model.make_test_function(force=True)
 
     # Progress ---------------------------------------------------------------
 

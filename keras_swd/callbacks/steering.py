@@ -1,7 +1,7 @@
 """What steps are told: how hard, and which units."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -71,6 +71,25 @@ class Steering:
         progress = min(progress, 1.0)
         pairs = zip(self.attached, self.plans, strict=True)
         return max(a.regularizer.decay(p.strength(progress)) for a, p in pairs)
+
+    def growing_decays(self, at: float) -> list[Callable[[float], float]]:
+        """Returns how the decays of selected weights follow progress.
+
+        Args:
+            at: Float, the progress at which they are told apart.
+
+        Returns:
+            List of functions of progress, one for each decay that a strength
+            drives.
+        """
+
+        def follow(each, plan):
+            return lambda p: each.regularizer.decay(plan.strength(p))
+
+        pairs = zip(self.attached, self.plans, strict=True)
+        decays = [follow(*pair) for pair in pairs if pair[1].strength(at)]
+        different = {decay(at): decay for decay in decays}
+        return [decay for end, decay in different.items() if end]
 
     def begin_step(self, progress: float) -> None:
         """Prepares the step, or steps of one execution, at `progress`."""

@@ -77,16 +77,6 @@ class AdaptiveSparsity(PruningRegularizer):
         """
         return plain_decay(values, self.weight_decay)
 
-    def penalty(self, values, strength, select, controls):
-        """Returns `weight_decay / 2 * sum(w ** 2)`: nothing is selected."""
-        del strength, select, controls
-        return self(values)
-
-    def decay(self, strength: float) -> float:
-        """Returns 0: thresholds cut, nothing is driven down."""
-        del strength
-        return 0.0
-
     def density(self, values, threshold):
         """Returns the share of a kernel that is left, for the budget.
 

@@ -121,7 +121,9 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         """
         scores = self.criterion(values)
         if isinstance(scores, np.ndarray):
-            return scores
+            # Selection reorders what it is given, and `values` may be weights.
+            shared = np.may_share_memory(scores, values)
+            return scores.copy() if shared else scores
         return ops.convert_to_numpy(scores)
 
     def __call__(self, values):
@@ -140,6 +142,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     def penalty(self, values, strength, select, controls):
         """Returns the penalty of one kernel.
 
+        By default nothing is selected, and it is that of `__call__`.
+
         Args:
             values: Float tensor of the kernel's shape.
             strength: Float scalar, how hard selected units are penalised.
@@ -150,16 +154,14 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         Returns:
             Float32 scalar tensor.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement "
-            "`penalty(values, strength, select, controls)`."
-        )
+        del strength, select, controls
+        return self(values)
 
     def decay(self, strength: float) -> float:
         """Returns the penalty's gradient at a selected weight, over its value.
 
-        The scheduler forecasts from it how far selected weights will go. 0
-        says that the penalty drives no selected weight down.
+        The scheduler forecasts from it how far selected weights will go. 0,
+        the default, says that the penalty drives no selected weight down.
 
         Args:
             strength: Float, how hard selected units are penalised.
@@ -167,9 +169,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         Returns:
             Float.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `decay(strength)`."
-        )
+        del strength
+        return 0.0
 
     @property
     def summing(self) -> Callable | None:

@@ -11,7 +11,7 @@ from keras_swd.arguments import (
 )
 from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import selective_decay
+from keras_swd.regularizers.decay import plain_decay, selective_decay
 from keras_swd.regularizers.ladder import Ladder, flight
 from keras_swd.regularizers.plan import Plan
 from keras_swd.schedules import Schedule
@@ -120,8 +120,7 @@ class GReg1(PruningRegularizer):
 
     def __call__(self, values):
         """Returns `weight_decay / 2 * sum(w ** 2)`: there is no selection."""
-        w = ops.cast(values, "float32")
-        return 0.5 * self.weight_decay * ops.sum(ops.square(w))
+        return plain_decay(values, self.weight_decay)
 
     def penalty(self, values, strength, select, controls):
         """Returns half of `weight_decay * sum(w**2) + strength * sum(w[S]**2)`.

@@ -153,16 +153,6 @@ class IrrelevantWeights(PruningRegularizer):
         del values
         return ops.zeros((), "float32")
 
-    def penalty(self, values, strength, select, controls):
-        """Returns 0: the decay is in the optimizer."""
-        del strength, select, controls
-        return self(values)
-
-    def decay(self, strength: float) -> float:
-        """Returns 0: the penalty drives no selected weight down."""
-        del strength
-        return 0.0
-
     def irrelevance(self, grads, present):
         """Returns how little the loss feels each weight, in [0, 1].
 

@@ -97,11 +97,6 @@ class MagnitudePruning(PruningRegularizer):
         """Returns `weight_decay / 2 * sum(w ** 2)`."""
         return plain_decay(values, self.weight_decay)
 
-    def penalty(self, values, strength, select, controls):
-        """Returns `weight_decay / 2 * sum(w ** 2)`: none is driven down."""
-        del strength, select, controls
-        return self(values)
-
     def decay(self, strength: float) -> float:
         """Returns `weight_decay`."""
         del strength

@@ -59,16 +59,6 @@ class NetworkSlimming(PruningRegularizer):
         """Returns `rate * sum(|values|)`."""
         return self.rate * ops.sum(ops.abs(ops.cast(values, "float32")))
 
-    def penalty(self, values, strength, select, controls):
-        """Returns `rate * sum(|values|)`: nothing is selected."""
-        del strength, select, controls
-        return self(values)
-
-    def decay(self, strength: float) -> float:
-        """Returns 0: nothing is driven down in proportion to its value."""
-        del strength
-        return 0.0
-
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {"rate": self.rate, **super().get_config()}

@@ -1,5 +1,7 @@
 """Selective Weight Decay."""
 
+import warnings
+
 import keras
 from keras import ops
 
@@ -11,6 +13,7 @@ from keras_swd.regularizers.decay import (
     selective_decay,
     sums_of_squares,
 )
+from keras_swd.regularizers.plan import Plan
 
 
 @keras.saving.register_keras_serializable("keras_swd")
@@ -91,6 +94,18 @@ class SelectiveWeightDecay(PruningRegularizer):
         low = self.weight_decay
         high = low * (1.0 + ops.cast(strength, "float32"))
         return selective_decay(values, low, high, select, controls)
+
+    def plan(self, schedule, total_steps, remove_at) -> Plan:
+        """Returns how the strength follows the run; see the base class."""
+        plan = super().plan(schedule, total_steps, remove_at)
+        if not self.weight_decay and plan.strength(plan.remove_at):
+            warnings.warn(
+                "SelectiveWeightDecay(weight_decay=0.0) drives no weight down, "
+                "for the strength multiplies it. Give it the weight decay that "
+                "the model is to have, and the optimizer none.",
+                stacklevel=2,
+            )
+        return plan
 
     @property
     def summing(self):

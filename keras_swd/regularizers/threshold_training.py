@@ -131,29 +131,41 @@ class ThresholdTraining(OptimizerPart):
 
     def begin(self, costs, left):
         """Sets targets; first thresholds, unless they were restored."""
+        fresh = not read(self.thresholds).any()
+        wholes = [self._checked(i, fresh) for i in range(len(self.kernels))]
         write(self.costs, np.asarray(costs, "float32"))
         write(self.left, np.asarray(left, "float32"))
-        if not read(self.thresholds).any():
+        if fresh:
             zeros = [np.mean(read(kernel) == 0.0) for kernel in self.kernels]
             first = np.maximum(FIRST * (1.0 - np.asarray(left)), zeros)
             normal = statistics.NormalDist()
             self.thresholds.assign(
                 [normal.inv_cdf(0.5 + min(p, 1.0 - 1e-6) / 2) for p in first]
             )
-        for i, kernel in enumerate(self.kernels):
-            # Zeros that hide nothing were removed, in the run that goes on.
-            removed = (read(kernel) == 0.0).any()
-            if removed and not read(self.residuals[i]).any():
-                continue
-            values = _float32(kernel)
-            whole = values + self._hidden(i, values)
-            if not np.ptp(ops.convert_to_numpy(whole)) > 0.0:
-                raise ValueError(
-                    f"Kernel {kernel.path!r} holds one value alone, of which "
-                    "centring leaves nothing. Give its layer no "
-                    "`AdaptiveSparsity`, or an initializer that draws values."
-                )
-            self._cut(i, whole, 1.0)
+        for i, whole in enumerate(wholes):
+            if whole is not None:
+                self._cut(i, whole, 1.0)
+
+    def _checked(self, i, fresh):
+        """Returns a kernel with what it hides, or None if it is to stay so.
+
+        Raises:
+            ValueError: If it holds one value alone.
+        """
+        kernel = self.kernels[i]
+        values = _float32(kernel)
+        whole = values + self._hidden(i, values)
+        # Zeros that hide nothing were removed, in the run that goes on.
+        removed = (read(kernel) == 0.0).any()
+        removed = removed and not read(self.residuals[i]).any()
+        varied = np.ptp(ops.convert_to_numpy(whole)) > 0.0
+        if not varied and (fresh or not removed):
+            raise ValueError(
+                f"Kernel {kernel.path!r} holds one value alone, of which "
+                "centring leaves nothing. Give its layer no "
+                "`AdaptiveSparsity`, or an initializer that draws values."
+            )
+        return None if removed else whole
 
     def set(self, strength):
         """Sets how hard the budget presses on the thresholds."""

@@ -124,7 +124,14 @@ class Target:
                     f"before, {self._found:.2%}.",
                     stacklevel=2,
                 )
-        return self._found
+        return max(self._found, self._gone())
+
+    def _gone(self) -> float:
+        """The share of units that were removed before, and stay removed."""
+        shared = [k for k in self._kernels if k.regularizer.sparsity is None]
+        scores = [kernel.unit_scores() for kernel in shared]
+        zeros = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
+        return zeros / max(sum(s.size for s in scores), 1)
 
     def _counts(
         self, sparsity: float | Budget | None, share: float
@@ -138,7 +145,8 @@ class Target:
             if isinstance(granularity, CoupledChannels):
                 # Where the regularizer is placed makes no other units.
                 granularity = CoupledChannels(may_empty=granularity.may_empty)
-                alone = None
+                # Those with the same target of their own share that.
+                alone = None if own is None else -1
             else:
                 alone = None if own is None else i
             allocation = units.regularizer.allocation or self.allocation

@@ -57,6 +57,16 @@ def share_masked(masks: Sequence[np.ndarray]) -> float:
     return 1.0 - sum(int(np.count_nonzero(mask)) for mask in masks) / size
 
 
+def largest_masked(
+    weights: Sequence[Weight], masks: Sequence[np.ndarray]
+) -> float:
+    """Returns the largest magnitude at which the masks are False."""
+    return max(
+        float(np.abs(weight.values()[~mask]).max(initial=0.0))
+        for weight, mask in zip(weights, masks, strict=True)
+    )
+
+
 def share_of_norm(
     weights: Sequence[Weight], masks: Sequence[np.ndarray]
 ) -> float:
