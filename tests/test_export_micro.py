@@ -414,3 +414,11 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     with pytest.raises(ImportError, match=r"pip install 'keras_swd\[micro\]'"):
         to_tflite_micro(dense(), tmp_path / "model.tflite")
+
+
+@needs_tensorflow
+def test_ranges_are_asked_for_and_no_mode_of_others_is_named(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with pytest.raises(ValueError, match="representative_data") as error:
+        to_tflite_micro(model, tmp_path / "model.tflite", quantization="int8")
+    assert "dynamic" not in str(error.value)

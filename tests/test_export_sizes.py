@@ -554,3 +554,18 @@ def test_coupled_channels_are_no_zeros_of_a_kernel(kernels):
     model = keras_swd.with_regularizer(model, swd)
     coupled = plan_sizes(model, sparsities=[0.5]).files
     assert [f.bytes for f in coupled] == [f.bytes for f in plain]
+
+
+@pytest.mark.tensorflow
+def test_a_layer_that_is_called_twice_is_stored_once():
+    inputs = keras.Input((64,)), keras.Input((64,))
+    tower = layers.Dense(96, activation="relu")
+    outputs = layers.Subtract()([tower(x) for x in inputs])
+    (plan, *_) = plan_sizes(keras.Model(inputs, outputs), [0.0]).files
+    assert 64 * 96 * 4 < plan.bytes < 1.2 * 64 * 96 * 4
+
+
+def test_a_sparsity_alone_is_refused_with_what_is_expected():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8)])
+    with pytest.raises(ValueError, match="must hold fractions of zeros"):
+        plan_sizes(model, 0.9)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import itertools
 import json
 import math
 import os
@@ -12,11 +13,16 @@ import pytest
 from keras import layers
 
 from keras_swd.export import ExportError, check_tflite, to_tflite
+from keras_swd.export.tflite import writing
 from keras_swd.export.tflite.differences import compare_output
-from keras_swd.export.tflite.flatbuffer import stored_tensors
+from keras_swd.export.tflite.flatbuffer import StoredTensor, stored_tensors
+from keras_swd.export.tflite.float32 import in_float32
 from keras_swd.export.tflite.interpreter import TFLiteFile
+from keras_swd.export.tflite.latency import latency
 from keras_swd.export.tflite.quiet import quiet
-from keras_swd.export.tflite.signature import signature_names
+from keras_swd.export.tflite.records import brief
+from keras_swd.export.tflite.signature import input_structure, signature_names
+from keras_swd.export.tflite.zeros import find_kernels
 
 pytestmark = pytest.mark.tensorflow
 
@@ -632,3 +638,132 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(ImportError, match=r"LiteRT: pip install 'keras_swd\["):
         to_tflite(mlp(), tmp_path / "model.tflite")
+
+
+def test_inputs_of_any_size_become_files_that_take_them(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3), name="images"),
+            layers.Conv2D(4, 3),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 3)).astype("float32")
+    path = tmp_path / "model.tflite"
+    to_tflite(model, path, sparse=False, check_with=x)
+    (found,) = run_by_name(path, {"images": x}).values()
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-4)
+    with pytest.raises(ExportError, match="may be of any size"):
+        latency(path)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_kernel_is_found_in_any_order_of_its_axes(order):
+    zero = np.random.default_rng(0).random((3, 4, 5)) < 0.5
+    is_zero = zero.transpose(order)
+    stored = StoredTensor(
+        "w", is_zero.shape, "float32", False, 240, is_zero=is_zero
+    )
+    (found,) = find_kernels({"kernel": zero}, [stored])
+    assert found.tensor == "w"
+
+
+def test_a_kernel_in_pieces_is_not_taken_for_another_one():
+    drawn = np.random.default_rng(0)
+    # The one with more zeros is looked for first, and is not there.
+    pieces, whole = drawn.random((6, 8)) < 0.6, drawn.random((6, 8)) < 0.4
+    stored = StoredTensor(
+        "whole", (8, 6), "float32", False, 192, is_zero=whole.T
+    )
+    found = find_kernels({"pieces": pieces, "whole": whole}, [stored])
+    assert [kernel.tensor for kernel in found] == [None, "whole"]
+    with pytest.raises(
+        ExportError, match=r"`pieces` has .* others in the file"
+    ):
+        find_kernels({"pieces": pieces}, [stored])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((16, 4), lambda: layers.Conv1DTranspose(6, 3, padding="same")),
+        ((5, 4), lambda: layers.EinsumDense("bnc,cnd->bnd", (5, 6))),
+        ((3, 8), lambda: layers.GRU(8, reset_after=False, unroll=True)),
+    ],
+)
+def test_kernels_in_unusual_orders_become_files(shape, layer, tmp_path):
+    model = keras.Sequential([keras.Input(shape), layer()])
+    remove_smallest(model, 0.6)
+    report = to_tflite(model, tmp_path / "model.tflite", sparse=False)
+    assert report.bytes > 0
+
+
+def test_nan_of_the_model_itself_is_told_at_once(tmp_path, monkeypatch):
+    inputs = keras.Input((4,))
+    outputs = keras.ops.log(layers.Dense(3)(inputs))
+    monkeypatch.setattr(writing, "_nearest", None)
+    with pytest.raises(ExportError, match="of the Keras model has NaN"):
+        to_tflite(keras.Model(inputs, outputs), tmp_path / "model.tflite")
+
+
+@pytest.mark.slow
+def test_what_works_with_another_tolerance_says_so(tmp_path):
+    with pytest.raises(ExportError, match=r"'float16', tolerance=None` works"):
+        to_tflite(
+            mlp(),
+            tmp_path / "model.tflite",
+            quantization="dynamic",
+            tolerance=np.float32(1e-9),
+        )
+
+
+def test_rebuilding_in_float32_runs_a_few_samples():
+    largest = 0
+
+    class Watching(layers.Layer):
+        def call(self, inputs):
+            nonlocal largest
+            largest = max(largest, inputs.shape[0] or 0)
+            return inputs
+
+    model = keras.Sequential(
+        [keras.Input((4,)), Watching(), layers.Dense(2)], name="watched"
+    )
+    for layer in model.layers:
+        layer.dtype_policy = "mixed_float16"
+    x = np.zeros((5000, 4), "float32")
+    structure = input_structure(model, x)
+    in_float32(model, structure, [x])
+    assert 0 < largest <= 64
+
+
+def test_activations_of_ones_own_are_rebuilt_in_float32():
+    def twice(x):
+        return 2.0 * x
+
+    dense = layers.Dense(2, twice, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((4,)), dense])
+    x = np.ones((3, 4), "float32")
+    twin = in_float32(model, input_structure(model, x), [x])
+    assert twin.layers[0].activation is twice
+    assert twin.layers[0].compute_dtype == "float32"
+
+
+def test_a_long_message_is_cut_before_its_cause():
+    error = ValueError("x " * 500 + "Exception encountered: the cause")
+    assert brief(error) == "the cause"
+
+
+def test_files_without_names_can_be_read(pruned):
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    path = pruned[2]
+    model = flatbuffer_utils.read_model(str(path))
+    flatbuffer_utils.strip_strings(model)
+    content = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    tensors = stored_tensors(content)
+    assert {tensor.name for tensor in tensors} == {""}
+    named = stored_tensors(path.read_bytes())
+    assert [t.zeros for t in tensors] == [t.zeros for t in named]

@@ -538,3 +538,11 @@ def test_large_models_agree(name):
         theirs = twin.get_layer(ours.name)
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_within_a_wrapper_is_named():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    wrapper = keras.layers.TimeDistributed(inner)
+    model = keras.Sequential([keras.Input((5, 4)), wrapper])
+    with pytest.raises(ExportError, match="a model within a layer"):
+        to_tf_keras(model)

@@ -495,3 +495,30 @@ def test_cora_becomes_small_files_that_agree(data_dir, tmp_path):
         assert report.flex == ()
         assert report.difference < 1e-5
         assert report.top1_agreement > 0.999
+
+
+def test_nodes_that_are_masked_stay_masked():
+    from keras_swd.graphs import layers
+
+    x, a = make_graph(12)
+    shown = np.concatenate([x, np.arange(12)[:, None] % 3 > 0], axis=1)
+    features = keras.Input((FEATURES + 1,))
+    adjacency = keras.Input((None,), sparse=True)
+    hidden = layers.GraphMasking()(features)
+    for _ in range(2):
+        convolution = layers.GCNConv(4, bias_initializer="ones")
+        hidden = convolution([hidden, adjacency])
+    model = keras.Model([features, adjacency], hidden)
+    expected = predict(model, shown.astype("float32"), a)
+    assert not expected[::3].any()
+    found = bake(model, a)(shown.astype("float32"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_called_by_keyword_is_refused():
+    from keras_swd.graphs import layers
+
+    x, a = keras.Input((FEATURES,)), keras.Input((None,), sparse=True)
+    model = keras.Model([x, a], layers.GCNConv(3)(inputs=[x, a]))
+    with pytest.raises(ValueError, match=r"called on `\[x, a\]`"):
+        bake(model, make_graph(5)[1])

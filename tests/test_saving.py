@@ -695,16 +695,40 @@ def test_one_excluded_layer_needs_no_list():
         assert model.layers[-1].kernel_regularizer is not None
 
 
-def test_a_scope_of_custom_objects_reaches_what_is_built_again():
-    def twice(x):
-        return 2.0 * x
+class InTurn(layers.Layer):
+    """Applies activations one after another."""
 
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, twice)])
+    def __init__(self, functions, **arguments):
+        super().__init__(**arguments)
+        self.functions = list(map(keras.activations.get, functions))
+
+    def call(self, inputs):
+        for function in self.functions:
+            inputs = function(inputs)
+        return inputs
+
+    def get_config(self):
+        functions = list(map(keras.activations.serialize, self.functions))
+        return {**super().get_config(), "functions": functions}
+
+
+def twice(x):
+    return 2.0 * x
+
+
+def test_a_scope_of_custom_objects_reaches_what_is_built_again():
+    model = keras.Sequential([keras.Input((4,)), InTurn([twice])])
     with keras.saving.custom_object_scope({"twice": twice}):
-        assert keras_swd.strip(model).layers[0].activation is twice
-        assert keras_swd.shrink(model).layers[0].activation is twice
+        assert keras_swd.strip(model).layers[0].functions == [twice]
+        assert keras_swd.shrink(model).layers[0].functions == [twice]
     with pytest.raises(ValueError, match="register_keras_serializable"):
         keras_swd.strip(model)
+
+
+def test_an_activation_of_ones_own_needs_no_scope():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, twice)])
+    assert keras_swd.strip(model).layers[0].activation is twice
+    assert keras_swd.shrink(model).layers[0].activation is twice
 
 
 def test_a_regularizer_for_weights_that_are_not_there_is_refused():

@@ -141,13 +141,14 @@ class OnEdges(keras.layers.Layer):
         super().__init__(**{**options, **kwargs})
         self.layer = layer
         self.nodes = nodes
+        self.supports_masking = True
 
     def build(self, x_shape, rows_shape, columns_shape, values_shape):
         """Builds the layer for features of a shape."""
         if not self.layer.built:
             self.layer.build([tuple(x_shape), (self.nodes, self.nodes)])
 
-    def call(self, x, rows, columns, values):
+    def call(self, x, rows, columns, values, x_mask=None):
         """Calls the layer on features and an adjacency."""
         import tensorflow as tf
         from spektral.layers import GATConv, GINConvBatch, MessagePassing
@@ -162,7 +163,9 @@ class OnEdges(keras.layers.Layer):
         else:
             a = Edges(rows, columns, values, self.nodes)
         # Called as a layer, it would take nothing but tensors.
-        return self.layer.call([x, a])
+        masked = x_mask is not None
+        mask = {"mask": [x_mask, None]} if masked else {}
+        return self.layer.call([x, a], **mask)
 
     def get_config(self):
         """The arguments; the layer as a configuration."""
@@ -247,7 +250,7 @@ def _call_on_edges(model: keras.Model, x: Any, entries: Any, nodes: int) -> Any:
         taken = keras.tree.flatten((args, kwargs))
         if not any(value is absent for value in taken):
             return layer(*args, **kwargs)
-        if not isinstance(layer, OnEdges) or args[0][1] is not absent:
+        if not isinstance(layer, OnEdges) or not _is_pair(args, absent):
             raise _unsupported(layer)
         try:
             return layer(args[0][0], *entries)
@@ -260,6 +263,14 @@ def _call_on_edges(model: keras.Model, x: Any, entries: Any, nodes: int) -> Any:
         if id(layer) in copies:
             copy_state(layer, copies[id(layer)])
     return outputs
+
+
+def _is_pair(args: tuple[Any, ...], absent: Any) -> bool:
+    """Whether a layer was called on features and the adjacency."""
+    pair = args[0] if args else None
+    if not isinstance(pair, (list, tuple)):
+        return False
+    return len(pair) == 2 and pair[1] is absent
 
 
 def _copy(layer: keras.Operation, nodes: int) -> keras.Operation:

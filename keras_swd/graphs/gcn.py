@@ -1,6 +1,7 @@
 """The graph convolutional network of Kipf and Welling."""
 
 import keras
+import numpy as np
 
 from keras_swd.graphs import layers
 
@@ -79,7 +80,8 @@ def gcn(
 
 def _check_size(name: str, size: int, least: int) -> None:
     """Raises a `ValueError` unless an argument is an integer so large."""
-    if not isinstance(size, int) or size < least:
+    whole = isinstance(size, (int, np.integer)) and size is not True
+    if not whole or size < least:
         raise ValueError(
             f"Argument `{name}` must be an integer, at least {least}. "
             f"Received: {name}={size!r}."

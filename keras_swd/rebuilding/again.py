@@ -1,6 +1,8 @@
 """A model built again from its configuration, with the same weights."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -87,17 +89,20 @@ def _copy_vocabulary(layer, copy) -> None:
 
 
 def scope_of(model: keras.Model) -> keras.saving.CustomObjectScope:
-    """Returns a scope in which Keras knows the classes of a model's layers.
+    """Returns a scope in which Keras knows a model's own classes and functions.
 
-    A scope of Keras hides the one around it, so this one repeats that.
+    Those are the classes of its layers, and functions that these were given,
+    as activations are. A scope of Keras hides the one around it, so this one
+    repeats that.
     """
     outer = keras.saving.CustomObjectScope({})
     with outer:
         known = dict(outer.backup)
-    classes = {type(layer) for layer in all_layers(model)}
-    own = {
-        cls.__name__: cls
-        for cls in classes
-        if not cls.__module__.startswith(("keras.", "keras_swd."))
-    }
+    own: dict[str, Any] = {}
+    for layer in all_layers(model):
+        functions = filter(inspect.isfunction, vars(layer).values())
+        parts: list[Any] = [type(layer), *functions]
+        for part in parts:
+            if not part.__module__.startswith(("keras.", "keras_swd.")):
+                own[part.__name__] = part
     return keras.saving.CustomObjectScope({**known, **own})

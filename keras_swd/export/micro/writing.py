@@ -16,10 +16,16 @@ from keras_swd.export.micro.decode import MicroTensor, pack_weights
 from keras_swd.export.micro.interpreter import MicroFile
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.differences import compare_output
+from keras_swd.export.tflite.quantization import is_quantization_aware
 from keras_swd.export.tflite.records import ExportError, TFLiteReport, brief
 from keras_swd.export.tflite.reference import Reference, prepare
 from keras_swd.export.tflite.samples import gathered
-from keras_swd.export.tflite.writing import check_path, to_tflite, writing
+from keras_swd.export.tflite.writing import (
+    check_path,
+    request_for,
+    write_smallest,
+    writing,
+)
 from keras_swd.files import write_whole
 from keras_swd.record import WIDTH, Record
 
@@ -143,20 +149,24 @@ def to_tflite_micro(
             f"Received: quantization={quantization!r}."
         )
     _check_package()
+    trained = is_quantization_aware(model)
+    if quantization and representative_data is None and not trained:
+        raise ValueError(
+            "Argument `representative_data` must hold inputs as the model "
+            "meets them in use, about 100 or more: they show the range of "
+            "each activation, which quantization='int8' needs. Received: "
+            "representative_data=None."
+        )
     if representative_data is not None:
         representative_data = gathered(representative_data)
     samples = representative_data if check_with is None else check_with
     single = _for_one_sample(model, samples)
     with tempfile.TemporaryDirectory() as folder:
         plain_path = Path(folder) / "plain.tflite"
-        checked = to_tflite(
-            single,
-            plain_path,
-            quantization=quantization,
-            sparse=False,
-            representative_data=representative_data,
-            check_with=check_with,
+        request = request_for(
+            single, quantization, False, representative_data, check_with
         )
+        checked = write_smallest(request, plain_path)
         plain = plain_path.read_bytes()
     packed, tensors = pack_weights(plain)
     if len(packed) >= len(plain):

@@ -219,7 +219,10 @@ def _check_sparsities(
 ) -> list[float]:
     if sparsities is None:
         return [present, *(s for s in SPARSITIES if s > present)]
-    wanted = [float(s) for s in sparsities]
+    try:
+        wanted = [float(s) for s in sparsities]
+    except TypeError:  # a number alone
+        wanted = []
     if wanted and all(present - CLOSE <= s < 1.0 for s in wanted):
         return wanted
     raise ValueError(

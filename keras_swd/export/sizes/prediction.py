@@ -97,12 +97,23 @@ def lay_out(
     """
     operators = list(_other_operators(skeleton, dtype, encoding))
     constants: dict[str, list[Tensor]] = {}
-    for variable in skeleton.vectors:
+    for variable in {id(v): v for v in skeleton.vectors}.values():
         array = values_of(variable, given or {})
         tensor = Tensor("", array.shape, array.tobytes())
         constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
+    stored_once: set[tuple[object, ...]] = set()
     for kernel, array in zip(skeleton.kernels, values, strict=True):
+        operators.append((kernel.operation, 3))
+        # A layer that is called twice is stored once.
+        key = (
+            id(kernel.variable),
+            kernel.factor.tobytes(),
+            kernel.bias.tobytes(),
+        )
+        if key in stored_once:
+            continue
+        stored_once.add(key)
         bias, rounded, scales = _rounded(kernel, array, dtype)
         encoded = ENCODINGS[encoding](rounded)
         if dtype == "float32" and encoded is not None and encoded.lost:
@@ -111,7 +122,6 @@ def lay_out(
             return lay_out(skeleton, values, dtype, "plain", given)
         stored = _stored(kernel, rounded, scales, encoded, encoding)
         kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
-        operators.append((kernel.operation, 3))
         if len(stored) > 1:
             operators.append(("expand", 1))
         if kernel.bias.size:

@@ -28,7 +28,7 @@ from keras_swd.export.tflite.records import (
     gzip_size,
 )
 from keras_swd.export.tflite.reference import Reference, prepare
-from keras_swd.export.tflite.runs import BATCH, Runs, run
+from keras_swd.export.tflite.runs import BATCH, Runs, output_of, run
 from keras_swd.export.tflite.zeros import find_kernels, kernels_of
 
 
@@ -54,8 +54,8 @@ def check_tflite(
         model: Built Keras model, or a tf_keras one.
         check_with: Sample inputs: an array, or for several inputs a list,
             tuple or dictionary of arrays, as the model takes them. Defaults
-            to `None`, which makes a few random ones: normal for floats, 0 or
-            1 for integers. Real samples say more.
+            to `None`, which makes a few random ones: normal for floats, 0 to
+            255 for `uint8`, 0 or 1 for other integers. Real samples say more.
         tolerance: Float, the largest difference allowed in an output, relative
             to the largest magnitude of this output in Keras; for files that
             compute with integers the root mean square of the differences,
@@ -215,8 +215,8 @@ def _compare_outputs(
             [
                 compare_output(
                     name,
-                    runs.output(runs.expected, index),
-                    runs.output(received, index),
+                    output_of(runs.expected, index),
+                    output_of(received, index),
                     tolerance,
                     quantization,
                 )
@@ -236,8 +236,8 @@ def _delegate_difference(
         checks = [
             compare_output(
                 name,
-                runs.output(plain, index),
-                runs.output(delegated, index),
+                output_of(plain, index),
+                output_of(delegated, index),
                 tolerance,
                 quantization,
             )

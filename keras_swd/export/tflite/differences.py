@@ -10,6 +10,10 @@ from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.records import ExportError, OutputCheck
 
 
+class UndefinedOutputError(ExportError):
+    """The model itself gives NaN, whatever the file does."""
+
+
 def compare_output(
     name: str,
     expected: list[np.ndarray],
@@ -103,9 +107,12 @@ def _check_comparable(
                 f"Output `{name}` of the file has shape {theirs.shape}, the "
                 f"model's has shape {ours.shape}."
             )
-        for array, owner in ((ours, "Keras model"), (theirs, "file")):
+        for array, owner, kind in (
+            (ours, "Keras model", UndefinedOutputError),
+            (theirs, "file", ExportError),
+        ):
             if np.isnan(array).any():
-                raise ExportError(
+                raise kind(
                     f"Output `{name}` of the {owner} has NaN for these "
                     "samples. If other samples are fine, give them in "
                     "`check_with`."

@@ -95,7 +95,7 @@ def stored_tensors(content: bytes) -> tuple[StoredTensor, ...]:
             shape = _shape(tensor)
             found.append(
                 StoredTensor(
-                    name=tensor.Name().decode(),
+                    name=_text(tensor.Name()),
                     shape=shape,
                     dtype=dtype,
                     sparse=tensor.Sparsity() is not None,
@@ -137,11 +137,16 @@ def nodes(content: bytes) -> tuple[Node, ...]:
             found.append(
                 Node(
                     operator=name,
-                    output=outputs[0].Name().decode() if outputs else "",
+                    output=_text(outputs[0].Name()) if outputs else "",
                     dtypes=tuple(types[t.Type()].lower() for t in outputs),
                 )
             )
     return tuple(found)
+
+
+def _text(name: bytes | None) -> str:
+    """A name, which a file need not have."""
+    return (name or b"").decode()
 
 
 def operator_counts(content: bytes) -> dict[str, int]:

@@ -9,12 +9,14 @@ import numpy as np
 
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.records import ExportError, brief
-from keras_swd.rebuilding.again import copy_state
+from keras_swd.rebuilding.again import all_layers, copy_state, scope_of
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 # Shortened mantissas change the outputs; a clone that lost an argument of its
 # layers changes them more.
 ROUNDING = 0.1
+#: Samples on which both are compared.
+COMPARED = 32
 
 
 def in_float32(
@@ -38,7 +40,7 @@ def in_float32(
     Raises:
         ExportError: If the model is quantized, or cannot be rebuilt.
     """
-    policies = [layer.dtype_policy for layer in signature.all_layers(model)]
+    policies = [layer.dtype_policy for layer in all_layers(model)]
     for policy in policies:
         if getattr(policy, "quantization_mode", None) is not None:
             raise ExportError(
@@ -60,8 +62,10 @@ def in_float32(
         "and export that."
     )
     batch = signature.first_batch(structure, arrays)
-    if signature.fixed_batch_size(model, structure) is not None:
-        arrays = batch
+    compared = batch
+    if signature.fixed_batch_size(model, structure) is None:
+        # All samples at once may be more than memory holds.
+        compared = [array[:COMPARED] for array in arrays]
     try:
         twin = _rebuild(model)
         signature.predict(twin, structure, batch)
@@ -70,8 +74,8 @@ def in_float32(
         raise ExportError(
             f"The model could not be rebuilt in float32: {brief(error)}{remedy}"
         ) from error
-    _, before = signature.predict(model, structure, arrays)
-    _, after = signature.predict(twin, structure, arrays)
+    _, before = signature.predict(model, structure, compared)
+    _, after = signature.predict(twin, structure, compared)
     difference = max(map(_difference, before, after))
     if not difference <= ROUNDING:
         raise ExportError(
@@ -84,18 +88,15 @@ def in_float32(
 
 def _rebuild(model: keras.Model) -> keras.Model:
     config = _with_float32(keras.saving.serialize_keras_object(model))
-    classes = {
-        type(layer).__name__: type(layer)
-        for layer in signature.all_layers(model)
-    }
     # Layers that a subclassed model makes itself follow the global policy.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         # Lambda layers are no danger: they are in memory already.
-        return keras.saving.deserialize_keras_object(
-            config, custom_objects=classes, safe_mode=False
-        )
+        with scope_of(model):
+            return keras.saving.deserialize_keras_object(
+                config, safe_mode=False
+            )
     finally:
         keras.config.set_dtype_policy(policy)
 

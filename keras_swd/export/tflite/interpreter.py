@@ -38,7 +38,9 @@ class TFLiteFile:
                     model_content=content,
                     experimental_op_resolver_type=resolver,
                 )
-                self._interpreter.allocate_tensors()
+                if not _has_open_sizes(self._interpreter):
+                    # Others cannot be planned before they are run.
+                    self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ExportError(
                 f"The file does not load {label} default delegates: "
@@ -104,6 +106,14 @@ class TFLiteFile:
                 outputs = self._runner(**feeds)
             results.append([outputs[name] for name in order])
         return results
+
+
+def _has_open_sizes(interpreter: Any) -> bool:
+    """Whether inputs leave more open than the number of samples."""
+    return any(
+        (detail["shape_signature"][1:] == -1).any()
+        for detail in interpreter.get_input_details()
+    )
 
 
 def litert() -> Any:

@@ -29,7 +29,7 @@ def latency(path: str | os.PathLike[str]) -> float:
         Float, the median of the runs.
 
     Raises:
-        ExportError: If the file cannot be run.
+        ExportError: If the file cannot be run, or takes inputs of any size.
         ImportError: If LiteRT is missing.
     """
     package = litert()
@@ -38,8 +38,13 @@ def latency(path: str | os.PathLike[str]) -> float:
             interpreter = package.Interpreter(
                 model_path=str(path), num_threads=1
             )
+            details = interpreter.get_input_details()
+            if any((d["shape_signature"][1:] == -1).any() for d in details):
+                raise ExportError(
+                    f"{path} cannot be timed: its inputs may be of any size."
+                )
             interpreter.allocate_tensors()
-            for detail in interpreter.get_input_details():
+            for detail in details:
                 zeros = np.zeros(detail["shape"], detail["dtype"])
                 interpreter.set_tensor(detail["index"], zeros)
             interpreter.invoke()  # the first run is slower

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 
@@ -96,7 +97,7 @@ def check_tolerance(tolerance: Any, quantization: str | None) -> float:
     mode = find_mode(quantization)
     if tolerance is None:
         return mode.tolerance
-    if isinstance(tolerance, (int, float)) and 0 <= tolerance < math.inf:
+    if isinstance(tolerance, numbers.Real) and 0 <= float(tolerance) < math.inf:
         return float(tolerance)
     raise ValueError(
         "Argument `tolerance` must be a number, at least 0: a difference "

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.modes import find_mode
+from keras_swd.rebuilding.again import all_layers
 
 
 def check_quantization(
@@ -48,7 +49,7 @@ def is_quantization_aware(model: Any) -> bool:
         type(layer).__module__.startswith(
             "tensorflow_model_optimization.python.core.quantization"
         )
-        for layer in signature.all_layers(model)
+        for layer in all_layers(model)
     )
 
 

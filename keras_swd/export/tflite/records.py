@@ -266,6 +266,8 @@ class TFLiteReport(TFLiteCheck):
 def brief(error: Exception) -> str:
     """The first words of an exception whose text may fill pages."""
     plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    # Keras tells the cause after all that it was about.
+    plain = plain.rpartition("Exception encountered:")[2] or plain
     words = " ".join(plain.split())
     return words if len(words) <= 300 else f"{words[:300]} ..."
 

@@ -32,11 +32,10 @@ class Runs:
     expected: list[list[np.ndarray]]
     received: list[list[list[np.ndarray]]]
 
-    def output(
-        self, chunks: list[list[np.ndarray]], index: int
-    ) -> list[np.ndarray]:
-        """One output of all chunks."""
-        return [outputs[index] for outputs in chunks]
+
+def output_of(chunks: list[list[np.ndarray]], index: int) -> list[np.ndarray]:
+    """One output of all chunks."""
+    return [outputs[index] for outputs in chunks]
 
 
 def run(files: list[TFLiteFile], reference: Reference) -> Runs:

@@ -135,8 +135,9 @@ def sample_arrays(
 ) -> list[np.ndarray]:
     """Brings samples into the order of a model's inputs, or makes some.
 
-    Random samples are normal for floats, 0 or 1 for integers (so that they
-    are valid indices of any embedding), the same ones in each call.
+    Random samples are normal for floats, 0 to 255 for `uint8`, as images are,
+    and 0 or 1 for other integers, which are valid indices of any embedding; the
+    same ones in each call.
 
     Args:
         structure: Nested structure of `ModelInput`.

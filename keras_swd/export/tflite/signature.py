@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_swd.export.tflite.records import brief
+from keras_swd.rebuilding.again import all_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +103,6 @@ def check_dense(model: Any) -> None:
 def weight_path(weight: Any) -> str:
     """The path of a weight in its model; tf_keras calls it the name."""
     return getattr(weight, "path", weight.name)
-
-
-def all_layers(model: Any) -> list[Any]:
-    """Lists a model and all layers in it, at any depth."""
-    # The public `layers` stops at layers that are no models and yet hold
-    # others: wrappers, attention, recurrent cells.
-    return list(model._flatten_layers())
 
 
 def input_structure(model: keras.Model, check_with: Any = None) -> Any:

@@ -21,6 +21,7 @@ from keras_swd.export.tflite.conversion import (
     Request,
     convert,
 )
+from keras_swd.export.tflite.differences import UndefinedOutputError
 from keras_swd.export.tflite.modes import MODES, check_tolerance
 from keras_swd.export.tflite.quantization import (
     check_quantization,
@@ -70,7 +71,8 @@ def to_tflite(
     | `"int16x8"` | int8 | int16 | 0.25 of the rms |
 
     "Of the rms": the root mean square of the differences over that of the
-    output. Inputs and outputs of the file are float32 in each mode. Weights
+    output. Inputs and outputs of the file have the types that the model's have,
+    usually float32, in each mode. Weights
     that are zero in the model are zero in the file, in each mode. The
     converter leaves tensors below 1024 entries in float in the mode
     `"dynamic"`; what has no operator in integers stays in float in the modes
@@ -108,7 +110,8 @@ def to_tflite(
         check_with: Sample inputs: an array, or for several inputs a list,
             tuple or dictionary of arrays, as the model takes them. Defaults
             to `None`, which takes 64 of `representative_data`, or else makes a
-            few random ones: normal for floats, 0 or 1 for integers. Real
+            few random ones: normal for floats, 0 to 255 for `uint8`, 0 or 1
+            for other integers. Real
             samples say more.
         tolerance: Float, the largest difference allowed in an output, relative
             to the measure in the table. Defaults to `None`, the number in the
@@ -140,6 +143,34 @@ def to_tflite(
     (True, True)
     """
     target = check_path(path)
+    request = request_for(
+        model,
+        quantization,
+        sparse,
+        representative_data,
+        check_with,
+        tolerance,
+        flex,
+    )
+    try:
+        return write_smallest(request, target)
+    except (UnwritableError, UndefinedOutputError):
+        raise  # other arguments would change nothing
+    except ExportError as error:
+        remedy = _nearest(request)
+        raise ExportError(f"{error} {remedy}", error.difference) from error
+
+
+def request_for(
+    model: keras.Model,
+    quantization: str | None,
+    sparse: bool | str,
+    representative_data: Any,
+    check_with: Any,
+    tolerance: float | None = None,
+    flex: bool = False,
+) -> Request:
+    """Returns what is to be written; the arguments are those of `to_tflite`."""
     for name, value, allowed in (
         ("sparse", sparse, (True, False, "auto")),
         ("flex", flex, (True, False)),
@@ -154,7 +185,7 @@ def to_tflite(
     signature.check_model(model)
     check_quantization(model, quantization, representative_data)
     reference, calibration = _references(model, check_with, representative_data)
-    request = Request(
+    return Request(
         reference=reference,
         calibration=calibration,
         tolerance=tolerance,
@@ -162,13 +193,6 @@ def to_tflite(
         sparse=(False, True) if sparse == "auto" else (bool(sparse),),
         flex=bool(flex),
     )
-    try:
-        return _write_smallest(request, target)
-    except UnwritableError:
-        raise
-    except ExportError as error:
-        remedy = _nearest(request)
-        raise ExportError(f"{error} {remedy}", error.difference) from error
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
@@ -225,7 +249,7 @@ def _references(
     return reference, calibration
 
 
-def _write_smallest(request: Request, target: Path) -> TFLiteReport:
+def write_smallest(request: Request, target: Path) -> TFLiteReport:
     """Writes the smallest candidate that works; the first of equal ones."""
     candidates = convert(request)
     variants = {c.sparse: c.as_variant(c.refused) for c in candidates}
@@ -239,7 +263,7 @@ def _write_smallest(request: Request, target: Path) -> TFLiteReport:
         try:
             check = _write_checked(candidate, request, target)
             chosen = candidate.sparse
-        except UnwritableError:
+        except (UnwritableError, UndefinedOutputError):
             raise
         except ExportError as error:
             difference = error.difference
@@ -282,7 +306,7 @@ def _nearest(request: Request) -> str:
     for arguments, other in _alternatives(request):
         with contextlib.suppress(ExportError):
             with tempfile.TemporaryDirectory() as folder:
-                report = _write_smallest(other, Path(folder) / "other.tflite")
+                report = write_smallest(other, Path(folder) / "other.tflite")
             return f"`{arguments}` works and gives {report.bytes:,} bytes."
     return "No other combination of arguments works."
 
@@ -300,7 +324,8 @@ def _alternatives(request: Request) -> Iterator[tuple[str, Request]]:
         other = dataclasses.replace(
             request, quantization=mode, sparse=(False, True), tolerance=None
         )
-        yield f"quantization={mode!r}", other
+        default = "" if request.tolerance is None else ", tolerance=None"
+        yield f"quantization={mode!r}{default}", other
 
 
 def _either(values: tuple[Any, ...]) -> str:

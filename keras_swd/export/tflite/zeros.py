@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -62,19 +63,23 @@ def find_kernels(
     """
     free = [tensor for tensor in tensors if tensor.is_weight]
     used: list[StoredTensor] = []
-    found = {}
+    found: dict[str, StoredTensor | None] = {}
     # The more zeros, the less likely it is that another tensor has them too.
     for path in sorted(kernels, key=lambda path: -int(kernels[path].sum())):
         zero = kernels[path]
         # Equal kernels are stored once.
-        tensor = _holding(zero, free) or _holding(zero, used)
-        if tensor is None:
-            _check_not_lost(path, zero, free)
-        else:
+        found[path] = tensor = _holding(zero, free) or _holding(zero, used)
+        if tensor is not None:
             free = [other for other in free if other is not tensor]
             used.append(tensor)
-        found[path] = _stored_kernel(path, zero, tensor)
-    return tuple(found[path] for path in kernels)
+    # What other kernels are stored in is not what one of these became.
+    for path, tensor in found.items():
+        if tensor is None:
+            _check_not_lost(path, kernels[path], free)
+    return tuple(
+        _stored_kernel(path, zero, found[path])
+        for path, zero in kernels.items()
+    )
 
 
 def _holding(
@@ -112,21 +117,25 @@ def _lost(zero: np.ndarray, tensor: StoredTensor) -> int:
     if not zero.any():
         return 0
     held = np.asarray(tensor.is_zero).ravel()
-    return min(
-        int(np.count_nonzero(layout & ~held)) for layout in _layouts(zero)
-    )
+    fewest = zero.size
+    for layout in _layouts(zero):
+        fewest = min(fewest, int(np.count_nonzero(layout & ~held)))
+        if not fewest:
+            break
+    return fewest
 
 
 def _layouts(zero: np.ndarray) -> Iterator[np.ndarray]:
-    """A kernel in each order of axes that TensorFlow Lite stores, flat."""
+    """A kernel in each order of axes, flat; the usual ones first."""
     axes = tuple(range(zero.ndim))
     # Dense and convolutions have the last axis first, depthwise ones and
-    # embeddings none; attention has one axis or two behind.
-    for start in reversed(axes):
-        yield zero.transpose(axes[start:] + axes[:start]).ravel()
-    if zero.ndim == 4:
-        # Transposed convolutions.
-        yield zero.transpose(2, 0, 1, 3).ravel()
+    # embeddings none; attention has one axis or two behind. Transposed
+    # convolutions and sums of products are stored in other orders.
+    rolled = [axes[start:] + axes[:start] for start in reversed(axes)]
+    every = itertools.permutations(axes)
+    others = (order for order in every if order not in rolled)
+    for order in itertools.chain(rolled, others):
+        yield zero.transpose(order).ravel()
 
 
 def _stored_kernel(

@@ -123,9 +123,9 @@ def _check_equal(
             raise ExportError(
                 f"Output `{name}` differs between Keras 3 and tf_keras by "
                 f"{difference:.1e} of the largest; allowed are "
-                f"{TOLERANCE:.0e}. If it is NaN, give other samples in "
-                "`check_with`; if a translation of your own is in use, check "
-                "it.",
+                f"{TOLERANCE:.0e}. If it is NaN, give `to_tf_keras` other "
+                "samples in `check_with`; if a translation of your own is in "
+                "use, check it.",
                 difference,
             )
 

@@ -216,6 +216,11 @@ def _equal_object(key: str, config: dict[str, Any], target: ModuleType) -> Any:
     held = source.saving.deserialize_keras_object(config)
     if inspect.isfunction(held):
         return equal_function(held, target)
+    if isinstance(held, source.Model):
+        raise ValueError(
+            "a model within a layer that wraps it is not translated; give its "
+            f"layers to the model itself. Received: {key}={held.name!r}."
+        )
     if isinstance(held, source.layers.Layer):
         return equal_layer(held, target)
     for family in ("initializers", "regularizers", "constraints"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +87,8 @@ class _Twins:
         # The number of samples may come from the first call only.
         twin.add(self._input(model.inputs[0], batch_size=None))
         for layer in model.layers:
-            twin.add(self.of(layer))
+            with self._named(layer):
+                twin.add(self.of(layer))
         return twin
 
     def _functional(self, model: Any) -> Any:
@@ -108,8 +111,14 @@ class _Twins:
         )
 
     def _call(self, layer: Any, args: Any, kwargs: Any) -> Any:
-        try:
+        with self._named(layer):
             return self.of(layer)(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _named(self, layer: Any) -> Iterator[None]:
+        """Tells of which layer the equal cannot be called."""
+        try:
+            yield
         except (TypeError, ValueError) as error:
             raise ExportError(
                 f"The equal of layer {layer.name!r} in {self._target.__name__} "
