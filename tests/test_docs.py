@@ -9,6 +9,7 @@ import re
 
 import griffe
 import keras
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -317,6 +318,20 @@ def test_docstrings_of_public_names_have_their_sections(keras_docstrings):
             )
             assert not re.search(r"^>>> |^\w+:$", prose, re.MULTILINE), name
     assert checked > 150
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.standard_normal((300, 28, 28, 1)).astype("float32")
+    names = {"x": x, "y": random.integers(10, size=len(x))}
+    code = blocks(ROOT / "README.md", "python")[0]
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["model"].metrics_names == ["loss", "compile_metrics"]
+    assert "95.00%" in capsys.readouterr().out
+    assert (tmp_path / "model.tflite").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -45,7 +45,9 @@ class PruningScheduler(keras.callbacks.Callback):
     At the end of each epoch it adds to `logs`:
 
     - `sparsity`: share of the prunable weights that removal would zero now;
-      of a target that grows by a `ramp`, the part that is selected.
+      of a target that grows by a `ramp`, the part that is selected. Units of
+      different sizes, as channels are, make it another number than the
+      target.
     - `swd_strength`: strength of the selective decay.
     - `swd_threshold`: largest threshold of all kernels, -1 without any.
     - `swd_residual`: share of the squared norm of the prunable kernels that

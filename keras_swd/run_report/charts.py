@@ -183,7 +183,7 @@ def _decades(axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{10.0**value:.0e}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{10.0**value:.2g}")
 
 
 def _svg(figure) -> Element:

@@ -92,7 +92,15 @@ def check_tflite(
             f"Received: path={str(path)!r}."
         )
     reference = prepare(model, check_with)
-    return compare(Path(path), reference, tolerance, quantization, flex)
+    try:
+        return compare(Path(path), reference, tolerance, quantization, flex)
+    except ExportError as error:
+        if error.difference is None or quantization is not None:
+            raise
+        raise ExportError(
+            f"{error} If the file is quantized, say how in `quantization`.",
+            error.difference,
+        ) from error
 
 
 def compare(

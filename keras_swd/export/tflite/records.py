@@ -228,8 +228,8 @@ class TFLiteCheck(Record):
         rows.append(
             (
                 "stored sparse",
-                f"{len(self.sparse_tensors)} tensors, "
-                f"{self.densify_operators} DENSIFY operators",
+                f"{_counted(len(self.sparse_tensors), 'tensor')}, "
+                f"{_counted(self.densify_operators, 'DENSIFY operator')}",
             )
         )
         operators = (f"{n} {name}" for name, n in self.operators.items())
@@ -261,6 +261,10 @@ class TFLiteReport(TFLiteCheck):
             verdict = variant.refused or "written"
             rows.append((variant.name, f"{size}: {verdict}"))
         return rows
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def brief(error: Exception) -> str:
