@@ -55,7 +55,7 @@ class Cell(_Run):
         numbers: Dictionary of floats, what the run returned; `"sparsity"` is
             the one reached, where the method did not say otherwise.
         seconds: Float.
-        warnings: Tuple of strings: what was warned of.
+        warnings: Tuple of strings, what was warned of.
     """
 
     numbers: dict[str, float]

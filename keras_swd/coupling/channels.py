@@ -17,7 +17,7 @@ class Channels:
     """What is known of the channels of one tensor.
 
     Args:
-        axis: Integer: the tensor's axis that counts channels, at least 1.
+        axis: Integer, the tensor's axis that counts channels, at least 1.
         ids: Integer array of shape `(channels,)`: a number for each channel.
             Channels of one number can only be cut together; so can those
             whose numbers a `Ledger` has joined.

@@ -22,9 +22,9 @@ class Followed:
     """The channels of a whole model.
 
     Args:
-        ledger: `Ledger`: which channels there are, and where.
+        ledger: `Ledger`, which channels there are, and where.
         mixers: Tuple of `Mixer`, in the order in which they run.
-        classes: Integer array: for each number of the ledger its class, from
+        classes: Integer array, for each number of the ledger its class, from
             0 on. Channels of a class are cut together.
     """
 

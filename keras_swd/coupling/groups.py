@@ -19,10 +19,10 @@ class Member:
     """The axis of a weight on which the channels of a group lie.
 
     Args:
-        layer: String: the path of the layer in its model.
-        weight: String: the name of the weight, e.g. `"kernel"`.
-        axis: Integer: the axis of the weight.
-        rank: Integer: how many axes the weight has.
+        layer: String, the path of the layer in its model.
+        weight: String, the name of the weight, e.g. `"kernel"`.
+        axis: Integer, the axis of the weight.
+        rank: Integer, how many axes the weight has.
         indices: Integer array of shape `(channels, times)`: the places of each
             channel on the axis; several for a Dense layer after Flatten.
     """
@@ -42,8 +42,8 @@ class ChannelGroup:
 
     Args:
         members: Tuple of `Member`.
-        size: Integer: number of channels.
-        dead: Integer: how many of them `shrink` cuts: whatever the model is
+        size: Integer, number of channels.
+        dead: Integer, how many of them `shrink` cuts: whatever the model is
             given, they add nothing, or a constant, to its outputs.
         kept: Dictionary from reasons why a channel has to stay, besides what
             it adds to the outputs, to the number of channels.
@@ -86,7 +86,7 @@ class Coupling(Record):
     The table shows the axes of kernels alone; biases go with them.
 
     Args:
-        name: String: the model's name.
+        name: String, the model's name.
         groups: Tuple of `ChannelGroup`, in the order of the layers.
     """
 
@@ -102,7 +102,7 @@ class Coupling(Record):
         """Returns the groups as a table of plain text.
 
         Args:
-            width: Integer: characters of the longest line. Defaults to `88`.
+            width: Integer, characters of the longest line. Defaults to `88`.
 
         Returns:
             String.

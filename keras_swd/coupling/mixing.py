@@ -25,7 +25,7 @@ class Mixer:
 
     Args:
         layer: A built layer of one of the types `MIXING`.
-        path: String: the layer's path in its model.
+        path: String, the layer's path in its model.
         inputs: `Channels` of the layer's input where it is first used.
         outputs: `Channels` of its output there.
     """

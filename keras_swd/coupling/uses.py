@@ -22,7 +22,7 @@ class Use:
     """One use of an operation.
 
     Args:
-        path: String: the names of the models around it and its own.
+        path: String, the names of the models around it and its own.
         node: The graph's node.
         inputs: Tuple of `Channels`, one per tensor that it takes.
         mixers: Dictionary from layers to `Mixer`, of the whole graph.

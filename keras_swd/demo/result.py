@@ -42,8 +42,8 @@ class DemoResult(Record):
         rows: Tuple of `DemoRow`.
         sparsity: `SparsityReport` of the pruned model.
         tflite: `TFLiteReport` of the file that was written.
-        settings: Dictionary: epochs, seed, versions and the like.
-        notes: Tuple of strings: warnings of the run; none in a usual one.
+        settings: Dictionary, epochs, seed, versions and the like.
+        notes: Tuple of strings, warnings of the run; none in a usual one.
         folder: Path of the folder that was written.
     """
 

@@ -59,7 +59,7 @@ def run_demo(
     Keras' global random seed.
 
     Args:
-        folder: String or path of the folder to write: the pruned model as
+        folder: String or path of the folder to write, the pruned model as
             `model.keras` and `model.tflite`, `report.json` and
             `sparsity.png`, and what `PruningSummaries` writes, all or none. An
             earlier demo's folder is replaced. Defaults to `"keras_swd_demo"`.

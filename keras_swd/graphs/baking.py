@@ -133,7 +133,7 @@ class OnEdges(keras.layers.Layer):
 
     Args:
         layer: Layer derived from Spektral's `Conv` or `MessagePassing`.
-        nodes: Integer: number of nodes.
+        nodes: Integer, number of nodes.
     """
 
     def __init__(self, layer: keras.layers.Layer, nodes: int, **kwargs: Any):

@@ -24,7 +24,7 @@ class Edges(tf.experimental.ExtensionType):
             order. Entries at the same place add up.
         columns: Integer tensor of shape `(edges,)`: its column.
         values: Float tensor of shape `(edges,)`: the entry itself.
-        nodes: Integer: number of rows, and of columns.
+        nodes: Integer, number of rows, and of columns.
 
     Example:
 

@@ -80,16 +80,16 @@ class KernelSparsity(Totals):
         zeros: Integer, how many of them are zero.
         path: String, the variable's path in its model.
         shape: Tuple of integers.
-        prunable: Boolean: whether `PruningScheduler` prunes it, because it
+        prunable: Boolean, whether `PruningScheduler` prunes it, because it
             carries a pruning regularizer and is trained, and not all its
             channels must stay. Defaults to `False`.
-        skipped: String or `None`: why a kernel without zeros is not pruned.
+        skipped: String or `None`, why a kernel without zeros is not pruned.
             Defaults to `None`.
-        operations: Integer or `None`: multiplications with the kernel for one
+        operations: Integer or `None`, multiplications with the kernel for one
             sample, zeros included. Defaults to `None`, not known.
-        activations: Integer or `None`: bytes in float32 of what its layer
+        activations: Integer or `None`, bytes in float32 of what its layer
             gives for one sample. Defaults to `None`, not known.
-        magnitudes: Tuple of integers or `None`: how many of the other
+        magnitudes: Tuple of integers or `None`, how many of the other
             parameters lie in each eighth of a decade from 1e-12 to 1e4, those
             beyond in the outermost. Defaults to `None`, not counted.
     """
@@ -124,7 +124,7 @@ class SparsityReport(Record):
     Args:
         name: String, the model's name.
         kernels: Tuple of `KernelSparsity`.
-        others: `Totals` of all other weights: biases, normalization.
+        others: `Totals` of all other weights, biases, normalization.
     """
 
     name: str

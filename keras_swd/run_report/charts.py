@@ -45,7 +45,7 @@ def lines(
             there is none; four at most differ in their colour.
         first: Integer, the first epoch.
         logarithmic: Boolean, the scale; zeros are then not drawn.
-        percent: Boolean: are they shares?
+        percent: Boolean, are they shares?
 
     Returns:
         An `svg` element.

@@ -40,7 +40,7 @@ def exported_files(folder: Path, timed: bool) -> list[ExportedFile]:
 
     Args:
         folder: Path.
-        timed: Boolean: run the TFLite files to see how long they take?
+        timed: Boolean, run the TFLite files to see how long they take?
 
     Returns:
         List of `ExportedFile`.

@@ -37,7 +37,7 @@ class Curve:
         first: Integer, the first epoch.
         series: Dictionary from a name to a number, or `None`, for each epoch.
         logarithmic: Boolean, its scale.
-        percent: Boolean: does it show shares?
+        percent: Boolean, does it show shares?
     """
 
     title: str

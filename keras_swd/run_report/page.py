@@ -34,7 +34,7 @@ def write_page(
     Args:
         folder: String or path, the `log_dir` of a `PruningSummaries`.
         path: String or path of the HTML file, written whole or not at all.
-        timed: Boolean: also run the TFLite files to see how long they take?
+        timed: Boolean, also run the TFLite files to see how long they take?
             Defaults to `False`.
 
     Raises:

@@ -17,7 +17,7 @@ def build(model: keras.Model, cut: Cut) -> keras.Model:
 
     Args:
         model: Built Keras model, Sequential or functional.
-        cut: `Cut`: the layers' configurations and weights.
+        cut: `Cut`, the layers' configurations and weights.
 
     Returns:
         A new `keras.Model` with layers of its own, also within.

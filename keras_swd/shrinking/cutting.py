@@ -25,7 +25,7 @@ class Cut:
     """What is cut out of each layer of a model.
 
     Args:
-        followed: `Followed`: the channels of the model.
+        followed: `Followed`, the channels of the model.
         kept: Boolean array of shape `(classes,)`: which classes stay.
     """
 

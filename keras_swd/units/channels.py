@@ -70,7 +70,7 @@ class ChannelSet:
         regularizer: A `PruningRegularizer` with their granularity and target.
         first: Integer, the first unit of the set.
         size: Integer, the number of units, which follow one another.
-        scored: Tuple of `Place`: the weights that say what a unit is worth.
+        scored: Tuple of `Place`, the weights that say what a unit is worth.
     """
 
     path: str
@@ -180,10 +180,10 @@ class PrunedChannels:
 
     Args:
         sets: List of `ChannelSet`.
-        weights: List of `ChannelWeight`: those that carry a pruning
+        weights: List of `ChannelWeight`, those that carry a pruning
             regularizer for coupled channels and are trained, and the shifts
             of such scales.
-        places: List of `Place`: all axes that count channels, those of other
+        places: List of `Place`, all axes that count channels, those of other
             weights too.
         classes: Integer array of shape `(units,)`: the class of each unit in
             what `follow` returns for the model.

@@ -30,7 +30,7 @@ class Choice:
 
     Args:
         count: Integer, how many.
-        threshold: Float: they score at or below it.
+        threshold: Float, they score at or below it.
         lowest: Boolean array of shape `(units,)`, exactly `count` true; empty
             where the threshold serves.
     """

@@ -37,12 +37,12 @@ class MicroTensor(Totals):
     Args:
         size: Integer, number of entries.
         zeros: Integer, how many of them are zero.
-        name: String: the tensor's name in the file.
+        name: String, the tensor's name in the file.
         shape: Tuple of integers.
         dtype: String, as NumPy names it, e.g. `"int8"`.
-        plain_bytes: Integer: what the entries need one by one.
-        bytes: Integer: what they need in this file.
-        skipped: String or `None`: why they are not packed.
+        plain_bytes: Integer, what the entries need one by one.
+        bytes: Integer, what they need in this file.
+        skipped: String or `None`, why they are not packed.
     """
 
     name: str

@@ -67,7 +67,7 @@ class MicroFile:
 
         Args:
             arrays: Dictionary from the name of an input to its samples.
-            outputs: List of strings: the names of outputs.
+            outputs: List of strings, the names of outputs.
 
         Returns:
             List of arrays, one per output, with all samples.

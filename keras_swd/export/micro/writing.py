@@ -35,18 +35,18 @@ class MicroReport(Record):
     """What `to_tflite_micro` wrote. Printed, it is a table.
 
     Args:
-        path: String: the file.
-        bytes: Integer: its size, which is what flash memory holds.
-        plain_bytes: Integer: the size of the same file with nothing packed.
-        arena_bytes: Integer or `None`: working memory that TFLite Micro took
+        path: String, the file.
+        bytes: Integer, its size, which is what flash memory holds.
+        plain_bytes: Integer, the size of the same file with nothing packed.
+        arena_bytes: Integer or `None`, working memory that TFLite Micro took
             for it, on this machine; a microcontroller, whose pointers are
             shorter, takes somewhat less.
-        plain_arena_bytes: Integer or `None`: the same with nothing packed.
+        plain_arena_bytes: Integer or `None`, the same with nothing packed.
         quantization: String or `None`, as given.
-        samples: Integer: how many samples were compared.
-        max_relative_difference: Float: the largest difference of TFLite Micro
+        samples: Integer, how many samples were compared.
+        max_relative_difference: Float, the largest difference of TFLite Micro
             from Keras, relative to the largest magnitude of an output.
-        tensors: Tuple of `MicroTensor`: all weights of the file.
+        tensors: Tuple of `MicroTensor`, all weights of the file.
     """
 
     path: str

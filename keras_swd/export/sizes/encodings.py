@@ -23,11 +23,11 @@ class Encoded:
     """A kernel as a file holds it.
 
     Args:
-        content: Bytes: the entries.
+        content: Bytes, the entries.
         places: Bytes that say where these belong.
-        expanded: Boolean: whether an operator of its own expands it when the
+        expanded: Boolean, whether an operator of its own expands it when the
             model runs. Defaults to `False`.
-        lost: Boolean: whether entries are missing. Defaults to `False`.
+        lost: Boolean, whether entries are missing. Defaults to `False`.
     """
 
     content: bytes

@@ -23,14 +23,14 @@ class Tensor:
     Args:
         name: String.
         shape: Tuple of integers.
-        content: Bytes: the entries; none for a tensor that the file computes.
+        content: Bytes, the entries; none for a tensor that the file computes.
             Defaults to `b""`.
-        places: Bytes: where the entries belong, if zeros are left out.
+        places: Bytes, where the entries belong, if zeros are left out.
             Defaults to `b""`.
-        scales: Array of float32: one per channel or for all, none for a
+        scales: Array of float32, one per channel or for all, none for a
             tensor of floats. Defaults to none.
         zero_point: Integer that stands for 0. Defaults to `0`.
-        any_batch: Boolean: whether the first axis takes any number of
+        any_batch: Boolean, whether the first axis takes any number of
             samples. Defaults to `False`.
     """
 
@@ -54,7 +54,7 @@ def draw(tensors: Sequence[Tensor], operators: Iterable[int]) -> bytes:
 
     Args:
         tensors: Sequence of `Tensor`, in the order of the file.
-        operators: Iterable of integers: the number of tensors that each
+        operators: Iterable of integers, the number of tensors that each
             operator takes.
 
     Returns:

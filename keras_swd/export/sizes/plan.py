@@ -30,14 +30,14 @@ class FileSize:
     """The predicted size of one file.
 
     Args:
-        sparsity: Float: fraction of zeros in the kernels.
-        dtype: String: `"float32"` or `"int8"`.
-        encoding: String: how kernels are stored: `"plain"`, `"sparse"` (as
+        sparsity: Float, fraction of zeros in the kernels.
+        dtype: String, `"float32"` or `"int8"`.
+        encoding: String, how kernels are stored: `"plain"`, `"sparse"` (as
             `to_tflite` does, where TensorFlow Lite takes it) or `"bit mask"`
             (as `to_tflite_micro` does).
-        bytes: Integer: the file's size.
-        gzip_bytes: Integer: its size after gzip, as for a download.
-        graph_bytes: Integer: how many of `bytes` hold no kernel: operators,
+        bytes: Integer, the file's size.
+        gzip_bytes: Integer, its size after gzip, as for a download.
+        graph_bytes: Integer, how many of `bytes` hold no kernel: operators,
             names, biases, scales.
     """
 
@@ -54,8 +54,8 @@ class BreakEven:
     """The sparsity from which on an encoding makes a file smaller.
 
     Args:
-        dtype: String: `"float32"` or `"int8"`.
-        encoding: String: `"sparse"` or `"bit mask"`.
+        dtype: String, `"float32"` or `"int8"`.
+        encoding: String, `"sparse"` or `"bit mask"`.
         sparsity: Float, or `None` if the plain file is always smaller.
     """
 
@@ -173,7 +173,7 @@ def information_limit(model: keras.Model, bits: int = 32) -> int:
 
     Args:
         model: Built Keras model.
-        bits: Integer: bits of an entry that is not zero. Defaults to `32`.
+        bits: Integer, bits of an entry that is not zero. Defaults to `32`.
 
     Returns:
         Integer, in bytes.

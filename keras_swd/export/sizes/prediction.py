@@ -43,9 +43,9 @@ class Layout:
 
     Args:
         tensors: List of `Tensor`, in the order of the file.
-        operators: List of tuples: the kind of each operator and how many
+        operators: List of tuples, the kind of each operator and how many
             tensors it takes.
-        kernel_bytes: Integer: bytes of the kernels, and of what says where
+        kernel_bytes: Integer, bytes of the kernels, and of what says where
             their entries belong.
     """
 
@@ -87,7 +87,7 @@ def lay_out(
         skeleton: `Skeleton` of a model.
         values: Sequence of float arrays, one per kernel of the skeleton, each
             of its variable's shape.
-        dtype: String: `"float32"` or `"int8"`.
+        dtype: String, `"float32"` or `"int8"`.
         encoding: String, a key of `ENCODINGS`.
         given: Dictionary from the `id` of a variable that is no kernel of the
             skeleton to values in place of its own. Defaults to `None`.

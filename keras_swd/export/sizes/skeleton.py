@@ -51,11 +51,11 @@ class StoredKernel:
 
     Args:
         variable: `keras.Variable`.
-        operation: String: what is computed with it, as TensorFlow says.
-        factor: Array: what normalization multiplies the filters by.
+        operation: String, what is computed with it, as TensorFlow says.
+        factor: Array, what normalization multiplies the filters by.
         bias: Array of the bias beside it; what normalization adds counts.
-        names: Tuple of two strings: its name with its zeros and without.
-        bias_name: String: the name of the bias.
+        names: Tuple of two strings, its name with its zeros and without.
+        bias_name: String, the name of the bias.
     """
 
     variable: keras.Variable
@@ -91,15 +91,15 @@ class Skeleton:
     """What a file holds around its kernels.
 
     Args:
-        scope: String: what all names begin with.
+        scope: String, what all names begin with.
         kernels: List of `StoredKernel`.
-        tensors: List of tuples: name and shape of each tensor that the file
+        tensors: List of tuples, name and shape of each tensor that the file
             computes, and of small constants, in order.
-        vectors: List of variables: the larger constants that are no kernels,
+        vectors: List of variables, the larger constants that are no kernels,
             or whose zeros always stay.
-        any_batch: List of strings: the names of the tensors that only a file
+        any_batch: List of strings, the names of the tensors that only a file
             for any number of samples has.
-        operators: List of strings: what each other operator of a file for one
+        operators: List of strings, what each other operator of a file for one
             sample computes.
     """
 

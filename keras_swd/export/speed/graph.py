@@ -28,11 +28,11 @@ class Step:
     """One call of a layer.
 
     Args:
-        path: String: the names of the models around the layer and its own.
+        path: String, the names of the models around the layer and its own.
         layer: `keras.Operation`, a layer or a function such as `ops.add`.
-        inputs: Tuple: for each tensor that it takes the index of the step
+        inputs: Tuple, for each tensor that it takes the index of the step
             that makes it, or `None` for an input of the model.
-        shapes: Tuple of tuples: the shapes of these tensors.
+        shapes: Tuple of tuples, the shapes of these tensors.
     """
 
     path: str

@@ -41,9 +41,9 @@ class Finding:
     """What the zeros of a layer do to its time, and why.
 
     Args:
-        verdict: String: `"faster"`, `"same"` or `"slower"`.
+        verdict: String, `"faster"`, `"same"` or `"slower"`.
         reason: String, a sentence.
-        source: String: where the runtime says so.
+        source: String, where the runtime says so.
         remedy: String or `None`, a sentence. Defaults to `None`.
         measured: Tuple of two floats or `None`. Defaults to `None`.
     """
@@ -180,7 +180,7 @@ def share_in_blocks(kernel: np.ndarray, size: int = 4) -> float:
     Args:
         kernel: Array of shape `(inputs, units)`; `inputs` is a multiple of
             `size`.
-        size: Integer: the length of a block, along the input axis. Defaults
+        size: Integer, the length of a block, along the input axis. Defaults
             to `4`.
 
     Returns:

@@ -50,9 +50,9 @@ class Obstacle:
     """What keeps a cluster dense.
 
     Args:
-        path: String: the layer.
-        reason: String: what about it does not fit.
-        remedy: String: what would.
+        path: String, the layer.
+        reason: String, what about it does not fit.
+        remedy: String, what would.
     """
 
     path: str

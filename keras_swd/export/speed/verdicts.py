@@ -28,16 +28,16 @@ class LayerSpeed:
     """What zeros do to the time of one layer.
 
     Args:
-        path: String: the names of the models around the layer and its own.
-        type: String: the layer's class.
-        size: Integer: number of entries of its kernels.
-        zeros: Integer: how many of them are zero.
-        verdict: String: `"faster"`, `"same"` or `"slower"`, of a file that
+        path: String, the names of the models around the layer and its own.
+        type: String, the layer's class.
+        size: Integer, number of entries of its kernels.
+        zeros: Integer, how many of them are zero.
+        verdict: String, `"faster"`, `"same"` or `"slower"`, of a file that
             stores zeros sparse against one that does not.
-        reason: String: why.
-        remedy: String or `None`: what would make it faster.
-        source: String: where the runtime says so.
-        measured: Tuple of two floats or `None`: the time of a sparse layer
+        reason: String, why.
+        remedy: String or `None`, what would make it faster.
+        source: String, where the runtime says so.
+        measured: Tuple of two floats or `None`, the time of a sparse layer
             over that of a dense one, smallest and largest of the shapes that
             were measured at this share of zeros. Below 1 is faster.
     """
@@ -63,13 +63,13 @@ class SpeedReport(Record):
     """What zeros do to the time of a model. Printed, it is a table.
 
     Args:
-        name: String: the model's name.
-        target: String: `"x86"`, `"arm"`, `"wasm"` or `"microcontroller"`.
-        quantization: String or `None`: the type of the file's weights.
-        layers: Tuple of `LayerSpeed`: those with kernels.
-        obstacles: Tuple of `Obstacle`: what keeps convolutions dense that
+        name: String, the model's name.
+        target: String, `"x86"`, `"arm"`, `"wasm"` or `"microcontroller"`.
+        quantization: String or `None`, the type of the file's weights.
+        layers: Tuple of `LayerSpeed`, those with kernels.
+        obstacles: Tuple of `Obstacle`, what keeps convolutions dense that
             could run sparse on this target, in the order of the graph.
-        leaks: Tuple of strings: the layers whose results LiteRT 2.3 hands on
+        leaks: Tuple of strings, the layers whose results LiteRT 2.3 hands on
             in the wrong order on this target. If there are any, a sparse file
             does not load, or gives other numbers than the model; on x86 it
             works, so that no check there can tell.
@@ -177,7 +177,7 @@ def explain_speed(
     Args:
         model: Built Keras model. In models with code of their own each layer
             is judged alone, since the graph cannot be followed.
-        target: String: `"x86"` (a processor with AVX), `"arm"`, `"wasm"` or
+        target: String, `"x86"` (a processor with AVX), `"arm"`, `"wasm"` or
             `"microcontroller"` (TensorFlow Lite Micro). Defaults to `"x86"`.
         quantization: `None` or string, as in `to_tflite`: the type of the
             weights in the file. Defaults to `None`, float32.

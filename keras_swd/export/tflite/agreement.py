@@ -63,7 +63,7 @@ def check_tflite(
             `"float16"` `0.01`, for the modes with integers `0.25`.
         quantization: `None`, `"float16"`, `"dynamic"`, `"int8"` or
             `"int16x8"`: how the file was written. Defaults to `None`.
-        flex: Boolean: may the file need TensorFlow's own operators? Defaults
+        flex: Boolean, may the file need TensorFlow's own operators? Defaults
             to `False`.
 
     Returns:
@@ -116,9 +116,9 @@ def compare(
         path: Path of a TFLite file.
         reference: `Reference`.
         tolerance: Float.
-        quantization: String or `None`: the mode of the file. Defaults to
+        quantization: String or `None`, the mode of the file. Defaults to
             `None`.
-        flex: Boolean: may the file need TensorFlow's own operators? Defaults
+        flex: Boolean, may the file need TensorFlow's own operators? Defaults
             to `False`.
 
     Returns:

@@ -26,7 +26,7 @@ class TFLiteContents(Record):
         name: String, the file's name.
         bytes: Integer, its size.
         gzip_bytes: Integer, its size after gzip.
-        tensors: Tuple of `StoredTensor`: its constants.
+        tensors: Tuple of `StoredTensor`, its constants.
         operators: Dictionary from the name of an operator to its count.
     """
 

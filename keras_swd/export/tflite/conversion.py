@@ -47,13 +47,13 @@ class Request:
     """What the user wants a model converted to.
 
     Args:
-        reference: `Reference`: the model, and samples to check files with.
+        reference: `Reference`, the model, and samples to check files with.
         calibration: List of arrays, one per input, whose ranges the converter
             measures, or `None`.
-        tolerance: Float or `None`: the argument `tolerance`.
-        quantization: String or `None`: the mode.
-        sparse: Tuple of Booleans: which files to make.
-        flex: Boolean: are TensorFlow's own operators allowed?
+        tolerance: Float or `None`, the argument `tolerance`.
+        quantization: String or `None`, the mode.
+        sparse: Tuple of Booleans, which files to make.
+        flex: Boolean, are TensorFlow's own operators allowed?
     """
 
     reference: Reference
@@ -69,9 +69,9 @@ class Candidate:
     """A file that may be written, or why it could not be made.
 
     Args:
-        sparse: Boolean: whether zeros were left out of the stored weights.
+        sparse: Boolean, whether zeros were left out of the stored weights.
         content: Bytes, or `None` where the converter failed.
-        refused: String or `None`: why it failed.
+        refused: String or `None`, why it failed.
     """
 
     sparse: bool

@@ -24,11 +24,11 @@ def compare_output(
     """Compares one output of a file with the same output of Keras.
 
     Args:
-        name: String: what to call it.
+        name: String, what to call it.
         expected: List of arrays, one per chunk of samples, from Keras.
         received: List of arrays, from the file.
         tolerance: Float.
-        quantization: String or `None`: the mode of the file. Defaults to
+        quantization: String or `None`, the mode of the file. Defaults to
             `None`, a file that computes in float32.
 
     Returns:

@@ -18,17 +18,17 @@ class StoredTensor:
 
     Args:
         name: String.
-        shape: Tuple of integers: the shape before anything was left out.
+        shape: Tuple of integers, the shape before anything was left out.
         dtype: String, as NumPy names it, e.g. `"float32"`.
-        sparse: Boolean: whether zeros were left out of it.
-        zeros: Integer: how many entries stand for zero, in a quantized tensor
+        sparse: Boolean, whether zeros were left out of it.
+        zeros: Integer, how many entries stand for zero, in a quantized tensor
             those that equal its zero point. `None` for a tensor that is
             neither float nor quantized.
-        incomplete: Boolean: whether entries are missing. It is stored in
+        incomplete: Boolean, whether entries are missing. It is stored in
             blocks that do not fill an axis; the converter forgets the rest
             of that axis, and LiteRT reads past the end of the data.
-        bytes: Integer: what its entries take, and their places if sparse.
-        is_zero: Boolean array of the tensor's shape: where these zeros are.
+        bytes: Integer, what its entries take, and their places if sparse.
+        is_zero: Boolean array of the tensor's shape, where these zeros are.
             `None` as for `zeros`.
     """
 
@@ -59,9 +59,9 @@ class Node:
     """An operator in the graph of a file.
 
     Args:
-        operator: String: its name, for a custom one the name it was given.
-        output: String: the name of its first output.
-        dtypes: Tuple of strings: the types of its outputs.
+        operator: String, its name, for a custom one the name it was given.
+        output: String, the name of its first output.
+        dtypes: Tuple of strings, the types of its outputs.
     """
 
     operator: str

@@ -17,8 +17,8 @@ class TFLiteFile:
 
     Args:
         content: Bytes of the file.
-        structure: Nested structure of `ModelInput`: what the model takes.
-        delegates: Boolean: run with LiteRT's default delegates?
+        structure: Nested structure of `ModelInput`, what the model takes.
+        delegates: Boolean, run with LiteRT's default delegates?
 
     Raises:
         ExportError: If the file does not load, or takes other inputs.
@@ -87,7 +87,7 @@ class TFLiteFile:
 
         Args:
             chunks: Sequence of lists of arrays, one array per input.
-            names: List of strings: the outputs of the model.
+            names: List of strings, the outputs of the model.
 
         Returns:
             List of lists of arrays, one per output, in the order of `names`.

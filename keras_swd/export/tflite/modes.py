@@ -13,10 +13,10 @@ class Mode:
     """What one value of the argument `quantization` means.
 
     Args:
-        tolerance: Float: the difference between file and model allowed where
+        tolerance: Float, the difference between file and model allowed where
             the user names none.
-        integers: Boolean: does the file compute with integers?
-        ranges: Boolean: must the converter know the ranges of activations?
+        integers: Boolean, does the file compute with integers?
+        ranges: Boolean, must the converter know the ranges of activations?
     """
 
     tolerance: float

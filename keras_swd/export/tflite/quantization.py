@@ -64,12 +64,12 @@ def configure(
 
     Args:
         converter: `tf.lite.TFLiteConverter`.
-        quantization: String or `None`: the mode.
-        feeds: List of dictionaries from the name of an input to an array: the
+        quantization: String or `None`, the mode.
+        feeds: List of dictionaries from the name of an input to an array, the
             samples that show the ranges of activations, or `None` where the
             mode needs none or the model has them.
-        sparse: Boolean: leave zeros out of kernels?
-        flex: Boolean: are TensorFlow's own operators allowed?
+        sparse: Boolean, leave zeros out of kernels?
+        flex: Boolean, are TensorFlow's own operators allowed?
     """
     import tensorflow as tf
 

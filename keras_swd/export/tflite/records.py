@@ -15,8 +15,8 @@ class ExportError(RuntimeError):
     """A file could not be made, or does not compute what the model computes.
 
     Args:
-        message: String: the reason, and the nearest thing that works.
-        difference: Float or `None`: the largest difference seen between file
+        message: String, the reason, and the nearest thing that works.
+        difference: Float or `None`, the largest difference seen between file
             and model, relative to the largest output. Defaults to `None`,
             which means that no outputs could be compared.
     """
@@ -33,11 +33,11 @@ class OutputCheck:
     Of the two interpreters that ran the file, the worse one counts.
 
     Args:
-        name: String: the output's name in the file's signature.
+        name: String, the output's name in the file's signature.
         max_absolute_difference: Float.
-        max_relative_difference: Float: the same, divided by the largest
+        max_relative_difference: Float, the same, divided by the largest
             magnitude of this output in Keras.
-        rms_relative_difference: Float: the root mean square of the
+        rms_relative_difference: Float, the root mean square of the
             differences, divided by that of this output in Keras.
         top1_agreement: Float in [0, 1], or `None` for an output that has less
             than two axes or a last axis of one: the share of positions whose
@@ -56,15 +56,15 @@ class StoredKernel:
     """A kernel of the model, and the tensor of the file that holds it.
 
     Args:
-        path: String: the kernel's path in the model.
-        shape: Tuple of integers: its shape there.
-        model_zeros: Integer: how many of its entries are zero there.
-        tensor: String or `None`: the name of the tensor. It is `None` for a
+        path: String, the kernel's path in the model.
+        shape: Tuple of integers, its shape there.
+        model_zeros: Integer, how many of its entries are zero there.
+        tensor: String or `None`, the name of the tensor. It is `None` for a
             kernel that is not in the file as one tensor: it was cut into
             several, or computed away.
-        dtype: String or `None`: how the tensor is stored, e.g. `"int8"`.
-        sparse: Boolean or `None`: whether zeros were left out of it.
-        zeros: Integer or `None`: how many of its entries are zero. That may
+        dtype: String or `None`, how the tensor is stored, e.g. `"int8"`.
+        sparse: Boolean or `None`, whether zeros were left out of it.
+        zeros: Integer or `None`, how many of its entries are zero. That may
             be more than in the model, as small values are rounded to zero.
     """
 
@@ -87,10 +87,10 @@ class TFLiteVariant:
     """One of the files that were tried.
 
     Args:
-        sparse: Boolean: whether zeros were left out of the stored weights.
-        bytes: Integer or `None`: the file's size, if it could be converted.
-        gzip_bytes: Integer or `None`: its size after gzip.
-        refused: String or `None`: why this variant was not written.
+        sparse: Boolean, whether zeros were left out of the stored weights.
+        bytes: Integer or `None`, the file's size, if it could be converted.
+        gzip_bytes: Integer or `None`, its size after gzip.
+        refused: String or `None`, why this variant was not written.
     """
 
     sparse: bool
@@ -119,39 +119,39 @@ class TFLiteCheck(Record):
     one counts.
 
     Args:
-        path: String: the file.
-        quantization: String or `None`: the mode it was written in.
-        bytes: Integer: its size.
-        gzip_bytes: Integer: its size after gzip, as for a download.
-        samples: Integer: how many samples were compared.
-        tolerance: Float: the relative difference that was allowed.
-        max_absolute_difference: Float: over all outputs.
-        max_relative_difference: Float: over all outputs, each relative to
+        path: String, the file.
+        quantization: String or `None`, the mode it was written in.
+        bytes: Integer, its size.
+        gzip_bytes: Integer, its size after gzip, as for a download.
+        samples: Integer, how many samples were compared.
+        tolerance: Float, the relative difference that was allowed.
+        max_absolute_difference: Float, over all outputs.
+        max_relative_difference: Float, over all outputs, each relative to
             its largest magnitude.
-        rms_relative_difference: Float: the largest over all outputs of the
+        rms_relative_difference: Float, the largest over all outputs of the
             root mean square of the differences, relative to that of the
             output.
-        delegate_difference: Float: the difference between the two runs,
+        delegate_difference: Float, the difference between the two runs,
             measured as `difference` is.
         top1_agreement: Float in [0, 1] or `None`: the lowest of the outputs.
         outputs: Tuple of `OutputCheck`, in the order of the Keras outputs.
-        inputs: Tuple of strings: the names of the file's inputs, in the
+        inputs: Tuple of strings, the names of the file's inputs, in the
             order of the Keras inputs.
         batch_size: Integer, or `None` for a file that takes any.
-        batch_resizes: Boolean: whether the file also ran with more samples
+        batch_resizes: Boolean, whether the file also ran with more samples
             at once than it allocates by itself.
-        weights: Integer: number of weights in the file.
-        zeros: Integer: how many of them are zero.
-        model_weights: Integer: number of weights in the Keras model.
-        model_zeros: Integer: how many of them are zero.
-        kernels: Tuple of `StoredKernel`: each weight of the model.
-        sparse_tensors: Tuple of strings: the tensors stored without their
+        weights: Integer, number of weights in the file.
+        zeros: Integer, how many of them are zero.
+        model_weights: Integer, number of weights in the Keras model.
+        model_zeros: Integer, how many of them are zero.
+        kernels: Tuple of `StoredKernel`, each weight of the model.
+        sparse_tensors: Tuple of strings, the tensors stored without their
             zeros.
         operators: Dictionary from the name of an operator to its count.
-        densify: Tuple of strings: the nodes that expand a sparse tensor when
+        densify: Tuple of strings, the nodes that expand a sparse tensor when
             the file is loaded, each by operator and output.
-        flex: Tuple of strings: the nodes that need TensorFlow itself.
-        fallback: Tuple of strings: the nodes that compute in float although
+        flex: Tuple of strings, the nodes that need TensorFlow itself.
+        fallback: Tuple of strings, the nodes that compute in float although
             the file computes with integers.
     """
 
@@ -246,8 +246,8 @@ class TFLiteReport(TFLiteCheck):
     """What `to_tflite` wrote: the checks of the file and the other variants.
 
     Args:
-        sparse: Boolean: whether the sparse variant was written.
-        variants: Tuple of `TFLiteVariant`: all that were tried, with sizes
+        sparse: Boolean, whether the sparse variant was written.
+        variants: Tuple of `TFLiteVariant`, all that were tried, with sizes
             and, for those not written, the reason.
     """
 

@@ -35,7 +35,7 @@ def prepare(
     Args:
         model: The argument `model` of a public function.
         samples: Sample inputs as the user gave them, or `None`.
-        argument: String: the argument that they come from. Defaults to
+        argument: String, the argument that they come from. Defaults to
             `"check_with"`.
 
     Returns:

@@ -20,8 +20,8 @@ class Runs:
     """What the model and the interpreters made of the same samples.
 
     Args:
-        names: List of strings: the outputs of the model.
-        batch: Integer: the number of samples in a chunk.
+        names: List of strings, the outputs of the model.
+        batch: Integer, the number of samples in a chunk.
         expected: List over chunks of lists of arrays, one per output: what
             the model gave.
         received: List over interpreters of the same.
@@ -42,7 +42,7 @@ def run(files: list[TFLiteFile], reference: Reference) -> Runs:
     """Runs the model and the interpreters on the same chunks of samples.
 
     Args:
-        files: List of `TFLiteFile`: one file in several interpreters.
+        files: List of `TFLiteFile`, one file in several interpreters.
         reference: `Reference`.
 
     Returns:

@@ -88,7 +88,7 @@ def calibration_arrays(
     Args:
         structure: Nested structure of `ModelInput`.
         data: Array, or list, tuple or dictionary of arrays.
-        batch_size: Integer: how many samples the model takes in each call, or
+        batch_size: Integer, how many samples the model takes in each call, or
             `None` if any number. Defaults to `None`.
 
     Returns:
@@ -115,7 +115,7 @@ def whole_batches(limit: int, batch_size: int | None) -> int:
     The nodes of a graph are one batch, which means nothing if it is cut.
 
     Args:
-        limit: Integer: the most samples wanted.
+        limit: Integer, the most samples wanted.
         batch_size: Integer, or `None` where batches may have any size.
 
     Returns:
@@ -142,7 +142,7 @@ def sample_arrays(
     Args:
         structure: Nested structure of `ModelInput`.
         samples: Array, or list, tuple or dictionary of arrays, or `None`.
-        argument: String: the argument of a public function that they come
+        argument: String, the argument of a public function that they come
             from. Defaults to `"check_with"`.
 
     Returns:

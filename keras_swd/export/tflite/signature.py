@@ -21,8 +21,8 @@ class ModelInput:
     """One tensor that a model takes.
 
     Args:
-        key: String: what Keras calls it, a tensor's name or a dictionary's key.
-        name: String: its name in a file's signature, a Python identifier.
+        key: String, what Keras calls it, a tensor's name or a dictionary's key.
+        name: String, its name in a file's signature, a Python identifier.
         shape: Tuple of integers and `None`, the batch axis included.
         dtype: String.
     """
@@ -208,7 +208,7 @@ def check_call(
         model: Keras model whose `built` is true.
         structure: Nested structure of `ModelInput`.
         arrays: List of sample arrays, one per input.
-        argument: String: the argument of a public function that they come
+        argument: String, the argument of a public function that they come
             from. Defaults to `"check_with"`.
 
     Raises:
@@ -286,8 +286,8 @@ def signature_names(keys: Iterable[str], prefix: str) -> list[str]:
     """Makes names for a file's signature.
 
     Args:
-        keys: Iterable of strings: what Keras calls the tensors.
-        prefix: String: what to call those without a name of their own.
+        keys: Iterable of strings, what Keras calls the tensors.
+        prefix: String, what to call those without a name of their own.
 
     Returns:
         List of identifiers, different also when case is ignored, as

@@ -116,7 +116,7 @@ def to_tflite(
         tolerance: Float, the largest difference allowed in an output, relative
             to the measure in the table. Defaults to `None`, the number in the
             table.
-        flex: Boolean: may the file use TensorFlow's own operators, where
+        flex: Boolean, may the file use TensorFlow's own operators, where
             TensorFlow Lite has none? It is refused all the same unless LiteRT
             can run it, which takes its "Flex" delegate; the Python packages
             come without. Defaults to `False`.

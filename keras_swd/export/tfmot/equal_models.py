@@ -33,7 +33,7 @@ def to_tf_keras(
 
     Args:
         model: Built Keras model, Sequential or functional, also nested.
-        keep_masks: Boolean: wrap each layer that has zeros as tfmot's
+        keep_masks: Boolean, wrap each layer that has zeros as tfmot's
             `prune_low_magnitude` does, with masks that hold exactly these
             zeros and never change. To train it, pass the callback
             `tfmot.sparsity.keras.UpdatePruningStep()`; afterwards,
