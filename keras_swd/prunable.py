@@ -207,21 +207,8 @@ class Prunable:
 
     def _check(self, model: keras.Model) -> None:
         """Raises a `ValueError` if the sets cannot be pruned as asked."""
-        carriers = map(pruning_regularizer, model.trainable_variables)
-        if not self.sets and any(carriers):
-            raise ValueError(
-                f"No channel of model {model.name!r} can be pruned: all that "
-                "carry a pruning regularizer must stay. "
-                "`keras_swd.find_coupling(model)` tells why."
-            )
         if not self.sets:
-            raise ValueError(
-                f"No trainable kernel of model {model.name!r} carries a "
-                "pruning regularizer. Pass `kernel_regularizer="
-                "keras_swd.SelectiveWeightDecay()` to the layers to prune, or "
-                "use `keras_swd.with_regularizer(model, ...)` on an existing "
-                "model."
-            )
+            raise _nothing_to_prune(model)
         for weight in self.weights:
             if in_pieces(weight.variable):
                 raise ValueError(
@@ -232,43 +219,62 @@ class Prunable:
                 )
         for units in self.sets:
             units.check()
-            own = units.regularizer.sparsity
-            if self.sparsity is None and own is None:
+            if self.sparsity is None and units.regularizer.sparsity is None:
                 raise ValueError(
                     f"Kernel {units.path!r} has no target. Pass `sparsity`, "
                     "the target of all kernels without their own, or give its "
                     "regularizer one. Received: sparsity=None."
                 )
-            coupled = units.regularizer.granularity.coupled
-            if (
-                isinstance(self.sparsity, Budget)
-                and own is None
-                and not coupled
-                and (
-                    self._channels.sets or units.regularizer.allocation is None
-                )
-            ):
-                raise ValueError(
-                    f"Kernel {units.path!r} cannot meet the budget "
-                    f"{self.sparsity!r}: no zero in it makes the model "
-                    "smaller. Give its regularizer a `sparsity` of its own, "
-                    "or `granularity=keras_swd.CoupledChannels()`."
-                )
-            if isinstance(self.sparsity, SizeLimit):
+        if isinstance(self.sparsity, Budget):
+            self._check_budget(self.sparsity)
+        if isinstance(self.sparsity, SizeLimit):
+            for units in self.sets:
                 _check_limited(units, self.sparsity)
-        methods = {
-            id(units.regularizer.part): type(units.regularizer).__name__
+
+    def _check_budget(self, budget: Budget) -> None:
+        """Raises a `ValueError` if kernels by themselves cannot meet it."""
+        shared = [
+            units
             for units in self.sets
             if units.regularizer.sparsity is None
             and not units.regularizer.granularity.coupled
+        ]
+        for units in shared:
+            # Zeros shrink no model; a method may count them all the same.
+            counts = units.regularizer.allocation is not None
+            if self._channels.sets or not counts:
+                raise ValueError(
+                    f"Kernel {units.path!r} cannot meet the budget "
+                    f"{budget!r}: no zero in it makes the model smaller. Give "
+                    "its regularizer a `sparsity` of its own, or "
+                    "`granularity=keras_swd.CoupledChannels()`."
+                )
+        methods = {
+            id(units.regularizer.part): type(units.regularizer).__name__
+            for units in shared
         }
-        if isinstance(self.sparsity, Budget) and len(methods) > 1:
+        if len(methods) > 1:
             raise ValueError(
-                f"Kernels cannot share the budget {self.sparsity!r}, since "
-                f"their methods {sorted(methods.values())} rank weights in "
-                "ways of their own. Use one method, or give the kernels of the "
-                "other a `sparsity` of their own."
+                f"Kernels cannot share the budget {budget!r}, since their "
+                f"methods {sorted(methods.values())} rank weights in ways of "
+                "their own. Use one method, or give the kernels of the other "
+                "a `sparsity` of their own."
             )
+
+
+def _nothing_to_prune(model: keras.Model) -> ValueError:
+    if any(map(pruning_regularizer, model.trainable_variables)):
+        return ValueError(
+            f"No channel of model {model.name!r} can be pruned: all that "
+            "carry a pruning regularizer must stay. "
+            "`keras_swd.find_coupling(model)` tells why."
+        )
+    return ValueError(
+        f"No trainable kernel of model {model.name!r} carries a pruning "
+        "regularizer. Pass `kernel_regularizer="
+        "keras_swd.SelectiveWeightDecay()` to the layers to prune, or use "
+        "`keras_swd.with_regularizer(model, ...)` on an existing model."
+    )
 
 
 def _check_limited(units: UnitSet, limit: SizeLimit) -> None:

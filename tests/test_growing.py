@@ -246,7 +246,7 @@ def descend(regularizer, h, b, w, steps, momentum=0.0, **arguments):
 def test_the_penalty_by_hand():
     greg = GReg1(0.01)
     kernel = ops.convert_to_tensor(np.reshape(W, (4, 1)))
-    marked = keras_swd.units.kernels.Marked(greg.granularity)
+    marked = keras_swd.regularizers.selectors.Marked(greg.granularity)
     flags = ops.convert_to_tensor([0.0, 1.0, 1.0, 0.0])
     penalty = greg.penalty(kernel, 0.5, marked, flags)
     assert float(penalty) == pytest.approx(0.04135)

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras import ops
+
 from keras_swd.granularity import Granularity
 
 
@@ -36,6 +38,45 @@ class Threshold(Selector):
     def __call__(self, values, controls):
         """Returns a boolean tensor of the shape of `values`."""
         return self.granularity.selected(self.criterion(values), controls[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked(Selector):
+    """Selects the units whose control is above 0.
+
+    Args:
+        granularity: A `Granularity`, which entries go together.
+    """
+
+    granularity: Granularity
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        return self.granularity.expand(controls > 0.0, tuple(values.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class AlongAxes(Selector):
+    """Selects the slices of a weight whose control is above 0.
+
+    Args:
+        axes: Tuple of integers. The controls are one number for each index of
+            the first axis, then of the second, and so on.
+    """
+
+    axes: tuple[int, ...]
+
+    def __call__(self, values, controls):
+        """Returns a boolean tensor of the shape of `values`."""
+        selected, start = False, 0
+        for axis in self.axes:
+            shape = [1] * len(values.shape)
+            shape[axis] = values.shape[axis]
+            end = start + shape[axis]
+            along = ops.reshape(controls[start:end] > 0.0, shape)
+            selected = ops.logical_or(selected, along)
+            start = end
+        return ops.broadcast_to(selected, tuple(values.shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_swd.backend.host import read
 from keras_swd.coupling.following import Followed, follow
@@ -14,36 +13,12 @@ from keras_swd.regularizers.base import (
     PruningRegularizer,
     pruning_regularizer,
 )
-from keras_swd.regularizers.selectors import Selector
-from keras_swd.selection import lowest_units, threshold_of_units
+from keras_swd.regularizers.selectors import AlongAxes
 from keras_swd.units.kernels import Choice
+from keras_swd.units.masking import Weight
 
 #: The unit of what is not cut.
 NONE = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class AlongAxes(Selector):
-    """Selects the slices of a weight whose control is above 0.
-
-    Args:
-        axes: Tuple of integers. The controls are one number for each index of
-            the first axis, then of the second, and so on.
-    """
-
-    axes: tuple[int, ...]
-
-    def __call__(self, values, controls):
-        """Returns a boolean tensor of the shape of `values`."""
-        selected, start = False, 0
-        for axis in self.axes:
-            shape = [1] * len(values.shape)
-            shape[axis] = values.shape[axis]
-            end = start + shape[axis]
-            along = ops.reshape(controls[start:end] > 0.0, shape)
-            selected = ops.logical_or(selected, along)
-            start = end
-        return ops.broadcast_to(selected, tuple(values.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +79,11 @@ class ChannelSet:
     def choose(self, count: int, guess: float | None = None) -> Choice:
         """Returns the `count` lowest units as a choice."""
         del guess
-        scores = self.unit_scores()
-        threshold = threshold_of_units(scores, count)
-        return Choice(count, threshold, lowest_units(scores, count))
+        return Choice.of_lowest(self.unit_scores(), count)
 
 
 @dataclasses.dataclass(frozen=True)
-class ChannelWeight:
+class ChannelWeight(Weight):
     """A weight that is removed with coupled channels.
 
     Args:
@@ -129,11 +102,6 @@ class ChannelWeight:
     offset: int
 
     @property
-    def path(self) -> str:
-        """The variable's path in its model."""
-        return self.variable.path
-
-    @property
     def select(self) -> AlongAxes:
         """How its controls select entries in a compiled step."""
         return AlongAxes(tuple(place.axis for place in self.places))
@@ -142,18 +110,6 @@ class ChannelWeight:
     def width(self) -> int:
         """The number of its controls."""
         return sum(place.units.size for place in self.places)
-
-    def values(self) -> np.ndarray:
-        """Returns the present values; do not keep them."""
-        return read(self.variable)
-
-    def masked(self, mask: np.ndarray) -> np.ndarray:
-        """Returns the values with zeros where the mask is False."""
-        return np.where(mask, self.values(), 0.0)
-
-    def apply(self, mask: np.ndarray) -> None:
-        """Sets the entries to zero where the mask is False."""
-        self.variable.assign(self.masked(mask))
 
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
         """Returns what tells a compiled step the choice."""

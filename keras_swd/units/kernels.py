@@ -8,20 +8,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.backend.host import read
-from keras_swd.granularity import Granularity, Unstructured
+from keras_swd.granularity import Unstructured
 from keras_swd.optimizers import pruning_optimizer
 from keras_swd.regularizers.base import (
     PruningRegularizer,
     pruning_regularizer,
 )
 from keras_swd.regularizers.part import OptimizerPart
-from keras_swd.regularizers.selectors import Selector, Threshold
+from keras_swd.regularizers.selectors import Marked, Selector, Threshold
 from keras_swd.selection import (
     lowest_units,
     threshold_of_units,
     threshold_of_values,
 )
+from keras_swd.units.masking import Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +41,15 @@ class Choice:
         default_factory=lambda: np.zeros(0, bool)
     )
 
-
-@dataclasses.dataclass(frozen=True)
-class Marked(Selector):
-    """Selects the units whose control is above 0.
-
-    Args:
-        granularity: A `Granularity`, which entries go together.
-    """
-
-    granularity: Granularity
-
-    def __call__(self, values, controls):
-        """Returns a boolean tensor of the shape of `values`."""
-        return self.granularity.expand(controls > 0.0, tuple(values.shape))
+    @classmethod
+    def of_lowest(cls, scores: np.ndarray, count: int) -> "Choice":
+        """Returns the choice of the `count` lowest of these units."""
+        threshold = threshold_of_units(scores, count)
+        return cls(count, threshold, lowest_units(scores, count))
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel:
+class Kernel(Weight):
     """A variable whose units are its own, and its pruning regularizer.
 
     Args:
@@ -70,11 +61,6 @@ class Kernel:
     variable: keras.Variable
     regularizer: PruningRegularizer
     index: int = 0
-
-    @property
-    def path(self) -> str:
-        """The variable's path in its model."""
-        return self.variable.path
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,21 +92,6 @@ class Kernel:
                 f"Kernel {self.path!r} cannot be pruned: {error} Give its "
                 "layer another granularity, or no pruning regularizer."
             ) from error
-
-    def values(self) -> np.ndarray:
-        """Returns the present values, float32 or float64; do not keep them.
-
-        On a CPU this is a view of the variable's memory, not a copy.
-        """
-        return read(self.variable)
-
-    def masked(self, mask: np.ndarray) -> np.ndarray:
-        """Returns the values that are left, with zeros where it is False."""
-        return np.where(mask, self.values(), 0.0)
-
-    def apply(self, mask: np.ndarray) -> None:
-        """Sets the entries to zero where the mask is False."""
-        self.variable.assign(self.masked(mask))
 
     def unit_scores(self) -> np.ndarray:
         """Returns the scores of the kernel's units, shape `(units,)`."""
@@ -192,9 +163,7 @@ class MarkedKernel(Kernel):
     def choose(self, count: int, guess: float | None = None) -> Choice:
         """Returns the `count` lowest units as a choice."""
         del guess
-        scores = self.unit_scores()
-        threshold = threshold_of_units(scores, count)
-        return Choice(count, threshold, lowest_units(scores, count))
+        return Choice.of_lowest(self.unit_scores(), count)
 
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
         """Returns what tells a compiled step the choice."""

@@ -1,31 +1,37 @@
 """Weights and the masks that tell which of their entries go."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import keras
 import numpy as np
 
+from keras_swd.backend.host import read
 
-class Weight(Protocol):
-    """What is masked: a variable with a path and present values."""
 
-    @property
-    def variable(self) -> keras.Variable:
-        """The variable."""
+class Weight:
+    """A variable that loses entries."""
+
+    variable: keras.Variable
 
     @property
     def path(self) -> str:
         """The variable's path in its model."""
+        return self.variable.path
 
     def values(self) -> np.ndarray:
-        """Returns the present values; do not keep them."""
+        """Returns the present values, float32 or float64; do not keep them.
+
+        On a CPU this is a view of the variable's memory, not a copy.
+        """
+        return read(self.variable)
 
     def masked(self, mask: np.ndarray) -> np.ndarray:
         """Returns the values with zeros where the mask is False."""
+        return np.where(mask, self.values(), 0.0)
 
     def apply(self, mask: np.ndarray) -> None:
         """Sets the entries to zero where the mask is False."""
+        self.variable.assign(self.masked(mask))
 
 
 def all_finite(weights: Sequence[Weight]) -> bool:
