@@ -50,8 +50,32 @@ METHODS = {
 }
 
 
+#: The same methods on other units or with other targets.
+VARIANTS = {
+    "swd, own target",
+    "swd, channels",
+    "swd, blocks",
+    "greg1, channels",
+    "greg2, blocks",
+    "magnitude, channels",
+    "adaptive sparsity, own target",
+}
+
+
 @pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
 def method(request):
+    return request.param()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            make, id=name, marks=[pytest.mark.slow] * (name in VARIANTS)
+        )
+        for name, make in METHODS.items()
+    ]
+)
+def method_to_train(request):
     return request.param()
 
 
@@ -128,13 +152,13 @@ def test_the_host_selects_what_the_step_selects(method):
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-def test_a_change_of_strength_reaches_the_compiled_step(method, data):
-    if method.decay(1.0) == method.decay(0.0):
+def test_a_change_of_strength_reaches_the_compiled_step(method_to_train, data):
+    if method_to_train.decay(1.0) == method_to_train.decay(0.0):
         pytest.skip("its strength is not in the loss")
-    model = network(method)
+    model = network(method_to_train)
     model.compile(keras.optimizers.SGD(0.0), loss="mse")
     schedule = Exponential(1.0, 1e3)
-    plan = method.plan(schedule, 4, remove_at=1.0)
+    plan = method_to_train.plan(schedule, 4, remove_at=1.0)
     # What a method does before it selects, its own tests say.
     first = round(4 * (plan.pick_at or 0.0))
     scheduler = PruningScheduler(0.5, schedule, remove_at=1.0)
@@ -150,8 +174,8 @@ def test_a_change_of_strength_reaches_the_compiled_step(method, data):
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-def test_training_ends_at_the_target(method, data):
-    model = network(method)
+def test_training_ends_at_the_target(method_to_train, data):
+    model = network(method_to_train)
     optimizer = with_pruning(keras.optimizers.SGD(0.05, momentum=0.9))
     model.compile(optimizer, loss="mse")
     model.fit(
@@ -167,8 +191,10 @@ def test_training_ends_at_the_target(method, data):
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-def test_saved_models_load_and_fit_the_plain_model(method, data, tmp_path):
-    model = network(method)
+def test_saved_models_load_and_fit_the_plain_model(
+    method_to_train, data, tmp_path
+):
+    model = network(method_to_train)
     model.compile(with_pruning("sgd"), loss="mse")
     model.fit(*data, epochs=4, verbose=0, callbacks=[PruningScheduler(0.5)])
     expected = model.predict(data[0], verbose=0)
@@ -187,8 +213,8 @@ def test_saved_models_load_and_fit_the_plain_model(method, data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-def test_the_loss_survives_half_precision(method, data):
-    model = network(method, dtype="mixed_float16")
+def test_the_loss_survives_half_precision(method_to_train, data):
+    model = network(method_to_train, dtype="mixed_float16")
     model.compile(with_pruning(keras.optimizers.SGD(1e-3)), loss="mse")
     history = model.fit(
         *data, epochs=5, verbose=0, callbacks=[PruningScheduler(0.5)]

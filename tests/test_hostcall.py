@@ -233,7 +233,13 @@ class Evaluate(keras.callbacks.Callback):
 
 
 @short_run
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(True, id="before"),
+        pytest.param(False, id="after", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "moment",
     [
