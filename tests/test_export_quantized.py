@@ -394,7 +394,9 @@ def test_a_refused_mode_names_the_next_one_that_works(tmp_path):
             sparse=False,
             tolerance=0,
         )
-    assert "`quantization='float16'` works and gives" in str(error.value)
+    assert "`quantization='float16', tolerance=None` works and gives" in str(
+        error.value
+    )
     assert error.value.difference > 0
     assert list(tmp_path.iterdir()) == []
 

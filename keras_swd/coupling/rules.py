@@ -13,7 +13,7 @@ from keras import layers, ops
 from keras_swd.coupling.channels import Channels, Ledger, NotFollowed
 from keras_swd.coupling.mixing import MIXING, Mixer, is_padded
 from keras_swd.coupling.shapes import SHAPES
-from keras_swd.coupling.uses import Use
+from keras_swd.coupling.uses import Use, exact_dtype
 from keras_swd.coupling.weights import (
     IN,
     MIDDLE,
@@ -147,7 +147,8 @@ def _activated(use: Use, ledger: Ledger, made: Channels) -> Channels:
         return made
 
     def apply(values: np.ndarray) -> np.ndarray:
-        tensor = ops.convert_to_tensor(values.astype("float32"))
+        dtype = exact_dtype(use.operation.compute_dtype)
+        tensor = ops.convert_to_tensor(values.astype(dtype))
         return ops.convert_to_numpy(function(tensor)).astype("float64")
 
     return made.with_constant(_mapped(apply, made.constant))

@@ -89,7 +89,7 @@ class Use:
         """Runs the operation on the channels of one sample, for each input."""
         tensors = {
             id(tensor): ops.convert_to_tensor(
-                np.reshape(value, (1, -1)).astype("float32")
+                np.reshape(value, (1, -1)).astype(exact_dtype(tensor.dtype))
             )
             for tensor, value in zip(
                 self.node.input_tensors, values, strict=True
@@ -98,3 +98,8 @@ class Use:
         args, kwargs = self.node.arguments.fill_in(tensors)
         made = ops.convert_to_numpy(self.operation(*args, **kwargs))
         return np.array(made, "float64")[0]
+
+
+def exact_dtype(dtype: str) -> str:
+    """The type in which a constant is computed that a model has in this one."""
+    return "float64" if dtype == "float64" else "float32"
