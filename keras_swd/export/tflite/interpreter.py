@@ -38,7 +38,7 @@ class TFLiteFile:
                     model_content=content,
                     experimental_op_resolver_type=resolver,
                 )
-                if not _has_open_sizes(self._interpreter):
+                if not has_open_sizes(self._interpreter):
                     # Others cannot be planned before they are run.
                     self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
@@ -108,7 +108,7 @@ class TFLiteFile:
         return results
 
 
-def _has_open_sizes(interpreter: Any) -> bool:
+def has_open_sizes(interpreter: Any) -> bool:
     """Whether inputs leave more open than the number of samples."""
     return any(
         (detail["shape_signature"][1:] == -1).any()

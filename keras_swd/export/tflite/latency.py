@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from keras_swd.export.tflite.interpreter import litert
+from keras_swd.export.tflite.interpreter import has_open_sizes, litert
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import ExportError, brief
 
@@ -38,13 +38,12 @@ def latency(path: str | os.PathLike[str]) -> float:
             interpreter = package.Interpreter(
                 model_path=str(path), num_threads=1
             )
-            details = interpreter.get_input_details()
-            if any((d["shape_signature"][1:] == -1).any() for d in details):
+            if has_open_sizes(interpreter):
                 raise ExportError(
                     f"{path} cannot be timed: its inputs may be of any size."
                 )
             interpreter.allocate_tensors()
-            for detail in details:
+            for detail in interpreter.get_input_details():
                 zeros = np.zeros(detail["shape"], detail["dtype"])
                 interpreter.set_tensor(detail["index"], zeros)
             interpreter.invoke()  # the first run is slower
