@@ -221,7 +221,7 @@ def _check_sparsities(
         return [present, *(s for s in SPARSITIES if s > present)]
     try:
         wanted = [float(s) for s in sparsities]
-    except TypeError:  # a number alone
+    except (TypeError, ValueError):  # a number alone, or no number
         wanted = []
     if wanted and all(present - CLOSE <= s < 1.0 for s in wanted):
         return wanted
