@@ -546,7 +546,7 @@ def test_a_killed_process_is_resumed_by_another(tmp_path):
     ("shared", "whole_model"),
     [
         (True, True),
-        (False, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
         pytest.param(True, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
     ],
