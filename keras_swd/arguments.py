@@ -12,7 +12,7 @@ def check_sparsity(sparsity) -> float:
         if not isinstance(sparsity, (bool, str)) and 0.0 <= sparsity < 1.0:
             return float(sparsity)
         percent = 1.0 < sparsity < 100.0
-    except TypeError:
+    except (TypeError, ValueError):  # an array has no order
         percent = False
     hint = f" For {sparsity} percent, pass {sparsity / 100}." if percent else ""
     raise ValueError(

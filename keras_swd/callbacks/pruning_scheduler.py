@@ -6,10 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.allocation import LAMP, Allocation
+from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.arguments import check_count, check_progress, check_repeatable
+from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
+from keras_swd.coupling.graph import is_built
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule
 from keras_swd.targets.counts import check_goal
@@ -143,12 +145,7 @@ class PruningScheduler(keras.callbacks.Callback):
                 "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
                 f"Received: schedule={schedule!r}."
             )
-        self.allocation = allocation or LAMP()
-        if not isinstance(self.allocation, Allocation):
-            raise ValueError(
-                "Argument `allocation` must be a keras_swd allocation, e.g. "
-                f"keras_swd.LAMP(). Received: allocation={allocation!r}."
-            )
+        self.allocation = check_allocation(allocation)
         self.total_steps = check_count("total_steps", total_steps)
         self.monitor_data = monitor_data
         check_repeatable("monitor_data", monitor_data)
@@ -171,13 +168,14 @@ class PruningScheduler(keras.callbacks.Callback):
         self._epoch = 0
         self._done = 0.0
         self._run: Run | None = None
-        if self.model.built:
+        if is_built(self.model):
             self._present_run()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
         self._epoch = epoch
-        if self._counted and epoch and self.params.get("steps") is None:
+        self._before = self._iterations()
+        if self._counted and epoch and self._steps is None:
             self._steps_per_epoch = self._counted
         if self._run is not None:
             self._run.begin_epoch(
@@ -186,13 +184,16 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
-        if self._up_to_date_model().built:  # or else its first step builds it
+        model = self._up_to_date_model()
+        if self._run is not None or is_built(model):
             self._present_run().begin_step(self._progress(batch))
 
     def on_train_batch_end(self, batch, logs=None):
         """Notes what is done; keeps removed units at zero."""
-        self._done = self._progress(batch + 1)
-        self._batches = batch + 1
+        # Of steps that are executed together, Keras tells the last that would
+        # fit, also where data end before.
+        self._batches = min(batch + 1, self._steps or batch + 1)
+        self._done = self._progress(self._batches)
         if self._run is None:
             return
         if self._run.has_removed:
@@ -202,7 +203,9 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self._up_to_date_model()
-        if self.params.get("steps") is None:
+        if self._steps is None:
+            ran = self._iterations() - self._before
+            self._batches = min(self._batches, ran or self._batches)
             self._steps_per_epoch = self._counted = self._batches
         run = self._present_run()
         masks = run.masks()
@@ -228,17 +231,30 @@ class PruningScheduler(keras.callbacks.Callback):
             run.complete()
         elif not run.is_complete:
             run.break_off()
+            residual = run.residual()
             if not self._done:
+                self._warn_of_no_step(residual)
                 return
             removed = "not all" if run.has_removed else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
                 f"{removed} was removed; selected weights still hold "
-                f"{run.residual():.2g} of the squared norm. Train on with "
+                f"{residual:.2g} of the squared norm. Train on with "
                 "`initial_epoch`, or call `keras_swd.remove(model, "
                 f"sparsity={self.sparsity}, allocation={self.allocation})` "
                 "and check the accuracy.",
                 stacklevel=2,
+            )
+
+    def _warn_of_no_step(self, residual: float) -> None:
+        """Warns if a run was resumed after its end, but before removal."""
+        if residual and self._iterations() >= self._total:
+            warnings.warn(
+                "No step was left to run, so nothing was removed; selected "
+                f"weights hold {residual:.2g} of the squared norm. Call "
+                f"`keras_swd.remove(model, sparsity={self.sparsity}, "
+                f"allocation={self.allocation})`.",
+                stacklevel=3,
             )
 
     def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
@@ -275,6 +291,11 @@ class PruningScheduler(keras.callbacks.Callback):
             "ramp": serialize(self.ramp),
         }
 
+    def _iterations(self) -> int:
+        """How many steps the optimizer has made."""
+        optimizer = getattr(self._up_to_date_model(), "optimizer", None)
+        return 0 if optimizer is None else int(read(optimizer.iterations))
+
     def _up_to_date_model(self) -> keras.Model:
         """The model, its variables up to date.
 
@@ -300,16 +321,19 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def _find_steps(self) -> None:
         """Finds the number of steps of an epoch and of the whole run."""
-        steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        if self.total_steps is None and not (steps and epochs):
+        params = self.params or {}
+        steps: Any = params.get("steps")
+        epochs: Any = params.get("epochs")
+        total = self.total_steps or (steps or 0) * (epochs or 0)
+        if not total or not (steps or epochs):
             raise ValueError(
                 "The number of steps in an epoch is unknown, so progress "
                 "cannot be measured. Pass `total_steps` to PruningScheduler, "
-                "or `steps_per_epoch` to `fit`. "
-                f"Received: steps={steps}, epochs={epochs}."
+                "or `steps_per_epoch` to `fit`; in a loop of your own, call "
+                f"`set_params`. Received: steps={steps}, epochs={epochs}."
             )
-        self._total = self.total_steps or steps * epochs
-        self._steps_per_epoch = steps or self._total / epochs
+        self._steps, self._total = steps, total
+        self._steps_per_epoch = steps or total / epochs
 
     def _progress(self, batch: int) -> float:
         """Share of the run that is done before the given batch."""

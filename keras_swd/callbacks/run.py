@@ -182,7 +182,13 @@ class Run:
         if len(due) == self._removals_made:
             return
         check_finite(self.prunable.weights)
-        self._removed = self._selection.masks(due[-1])
+        masks = self._selection.masks(due[-1])
+        self._foresight.of_loss(masks)
+        if self._removed:
+            # As targets grow, an allocation may give a kernel one unit less.
+            both = zip(masks, self._removed, strict=True)
+            masks = [now & before for now, before in both]
+        self._removed = masks
         self._removals_made = len(due)
         self._steering.release()
         apply_masks(self.prunable.weights, self._removed)
@@ -195,6 +201,8 @@ class Run:
 def _compile_anew(model: keras.Model) -> None:
     """Lets steps that were compiled before see values created after."""
     if getattr(model, "train_function", None):
-        model.make_train_function(force=True)
+        model.train_function = None
+        model.make_train_function()
     if getattr(model, "test_function", None):
-        model.make_test_function(force=True)
+        model.test_function = None
+        model.make_test_function()
