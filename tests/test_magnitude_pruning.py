@@ -143,9 +143,11 @@ def test_what_went_stays_where_a_kernel_is_given_less():
     model.compile(keras.optimizers.SGD(0.05), "mse")
     seen = []
 
-    def look(*_, **__):
-        kernels = [ops.convert_to_numpy(la.kernel) for la in model.layers]
-        seen.append([np.array(kernel == 0.0) for kernel in kernels])
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kernels = self.model.trainable_variables[::2]
+            values = map(ops.convert_to_numpy, kernels)
+            seen.append([np.array(kernel == 0.0) for kernel in values])
 
     model.fit(
         np.ones((64, 8)),
@@ -155,7 +157,7 @@ def test_what_went_stays_where_a_kernel_is_given_less():
         verbose=0,
         callbacks=[
             PruningScheduler(0.9, allocation=keras_swd.ErdosRenyi()),
-            keras.callbacks.LambdaCallback(on_train_batch_end=look),
+            Look(),
         ],
     )
     for before, after in itertools.pairwise(seen):

@@ -54,9 +54,9 @@ def agreed_times(
 
 def _told(times: tuple[Removals, float | None]) -> str:
     removals, pick_at = times
-    rounds = "round" if len(removals) == 1 else "rounds"
-    picked = "at every step" if pick_at is None else f"at {pick_at:.0%}"
-    return (
-        f"one that selects {picked} of the run and removes in "
-        f"{len(removals)} {rounds}, from {removals[0][0]:.0%} on"
-    )
+    selects = "at every step" if pick_at is None else f"once, at {pick_at:.0%}"
+    first, last = removals[0][0], removals[-1][0]
+    removes = f"at {last:.0%}"
+    if len(removals) > 1:
+        removes = f"{len(removals)} times, from {first:.0%} to {last:.0%}"
+    return f"one that selects {selects} and removes {removes} of the run"
