@@ -206,6 +206,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if self._steps is None:
             ran = self._iterations() - self._before
             self._batches = min(self._batches, ran or self._batches)
+            self._done = self._progress(self._batches)
             self._steps_per_epoch = self._counted = self._batches
         run = self._present_run()
         masks = run.masks()
