@@ -205,7 +205,9 @@ class PruningScheduler(keras.callbacks.Callback):
         self._up_to_date_model()
         if self._steps is None:
             ran = self._iterations() - self._before
-            self._batches = min(self._batches, ran or self._batches)
+            together = getattr(self.model, "steps_per_execution", None) or 1
+            if ran and together > 1:
+                self._batches = min(self._batches, ran)
             self._done = self._progress(self._batches)
             self._steps_per_epoch = self._counted = self._batches
         run = self._present_run()
