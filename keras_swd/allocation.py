@@ -206,3 +206,15 @@ def _round_to_sum(shares, total: int, sizes) -> np.ndarray:
         if whole[i] < sizes[i]:
             whole[i] += 1
     return whole
+
+
+def check_allocation(allocation) -> Allocation:
+    """Returns an allocation, `LAMP()` for None, or raises if it is none."""
+    if allocation is None:
+        return LAMP()
+    if not isinstance(allocation, Allocation):
+        raise ValueError(
+            "Argument `allocation` must be a keras_swd allocation, e.g. "
+            f"keras_swd.LAMP(). Received: allocation={allocation!r}."
+        )
+    return allocation

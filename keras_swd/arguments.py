@@ -3,7 +3,7 @@
 import contextlib
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 def check_sparsity(sparsity) -> float:
@@ -12,7 +12,7 @@ def check_sparsity(sparsity) -> float:
         if not isinstance(sparsity, (bool, str)) and 0.0 <= sparsity < 1.0:
             return float(sparsity)
         percent = 1.0 < sparsity < 100.0
-    except TypeError:
+    except (TypeError, ValueError):  # an array has no order
         percent = False
     hint = f" For {sparsity} percent, pass {sparsity / 100}." if percent else ""
     raise ValueError(
@@ -22,14 +22,15 @@ def check_sparsity(sparsity) -> float:
 
 
 def check_sparsities(sparsities) -> tuple[float, ...]:
-    """Returns sparsities in rising order, each once, or raises."""
-    tried = tuple(sorted({check_sparsity(s) for s in sparsities}))
-    if not tried:
-        raise ValueError(
-            "Argument `sparsities` must hold fractions in [0, 1). "
-            f"Received: sparsities={sparsities!r}."
-        )
-    return tried
+    """Returns sparsities, each once, in the order given, or raises."""
+    if isinstance(sparsities, Iterable) and not isinstance(sparsities, str):
+        given = dict.fromkeys(check_sparsity(each) for each in sparsities)
+        if given:
+            return tuple(given)
+    raise ValueError(
+        "Argument `sparsities` must hold fractions in [0, 1), e.g. [0.9, "
+        f"0.95]. Received: sparsities={sparsities!r}."
+    )
 
 
 def check_progress(name: str, value) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from keras_swd.allocation import Allocation
 from keras_swd.backend.processes import in_pieces
 from keras_swd.coupling.following import follow
+from keras_swd.coupling.graph import check_built
 from keras_swd.coupling.liveness import find_live
 from keras_swd.regularizers.base import (
     Controls,
@@ -50,7 +51,7 @@ class Prunable:
         sparsity: Goal,
         allocation: Allocation,
     ):
-        _check_built(model)
+        check_built(model)
         kernels = find_kernels(model)
         channels = find_channels(model, offset=len(kernels))
         self.sparsity = sparsity
@@ -323,11 +324,3 @@ class Attached:
     def logs(self) -> dict[str, float]:
         """Returns what to add to `logs` at the end of an epoch: nothing."""
         return {}
-
-
-def _check_built(model: keras.Model) -> None:
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} is not built, so it has no kernels to "
-            "prune. Call it on data, or `model.build(input_shape)`, first."
-        )

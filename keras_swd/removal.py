@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from keras_swd.allocation import LAMP, Allocation
+from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.backend.host import read
 from keras_swd.prunable import Prunable
 from keras_swd.targets.counts import check_goal
@@ -52,7 +52,9 @@ def remove(
     >>> sum(remove(model, sparsity=0.75).values())
     15
     """
-    prunable = Prunable(model, check_goal(sparsity), allocation or LAMP())
+    prunable = Prunable(
+        model, check_goal(sparsity), check_allocation(allocation)
+    )
     check_finite(prunable.weights)
     masks = prunable.masks(prunable.choose(prunable.counts()))
     apply_masks(prunable.weights, masks)

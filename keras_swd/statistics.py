@@ -63,7 +63,8 @@ def renew_statistics(
     """
     check_built(model)
     steps = check_count("steps", steps)
-    batches = _batches(data, check_count("batch_size", batch_size) or 32)
+    batch_size = check_count("batch_size", batch_size) or 32
+    batches = _batches(data, batch_size, _number_of_inputs(model))
     found = [
         layer
         for layer in all_layers(model)
@@ -124,11 +125,22 @@ def _averaging(layer: Any) -> Iterator[None]:
         layer.momentum = momentum
 
 
-def _batches(data: Any, batch_size: int) -> Iterable[Any]:
+def _number_of_inputs(model: keras.Model) -> int | None:
+    """How many inputs a model has, where its graph tells."""
+    inputs = getattr(model, "inputs", None)
+    return None if inputs is None else len(keras.tree.flatten(inputs))
+
+
+def _batches(
+    data: Any, batch_size: int, number_of_inputs: int | None
+) -> Iterable[Any]:
     """The inputs of a model, batch after batch."""
     x = _inputs(data) if isinstance(data, tuple) else data
     leaves = keras.tree.flatten(x)
-    if leaves and all(hasattr(leaf, "shape") for leaf in leaves):
+    # Of pairs in a list, each is a batch with its targets.
+    pairs = isinstance(data, list) and isinstance(next(iter(data), 0), tuple)
+    if leaves and not pairs and all(hasattr(leaf, "shape") for leaf in leaves):
+        _check_one_for_each_input(data, number_of_inputs)
         return (
             keras.tree.map_structure(
                 lambda array, start=start: array[start : start + batch_size], x
@@ -140,11 +152,31 @@ def _batches(data: Any, batch_size: int) -> Iterable[Any]:
             "Argument `data` must be arrays, or batches as a tf.data.Dataset "
             f"or a generator gives them. Received: data={data!r}."
         )
-    return map(_inputs, data)
+    return (_inputs(batch, number_of_inputs) for batch in data)
 
 
-def _inputs(batch: Any) -> Any:
-    """The inputs of `(x, y)` and the like."""
+def _check_one_for_each_input(data: Any, number_of_inputs: int | None) -> None:
+    """Refuses a list of batches, which would be taken for several inputs."""
+    if number_of_inputs is None or not isinstance(data, list):
+        return
+    if len(keras.tree.flatten(data)) != number_of_inputs:
+        raise ValueError(
+            "Argument `data` is a list of arrays, one for each input; the "
+            f"model has {number_of_inputs} inputs, and the list {len(data)} "
+            "arrays. Pass batches as a generator, `(batch for batch in data)`, "
+            "or in one array, `np.concatenate(data)`; inputs with targets as a "
+            "tuple."
+        )
+
+
+def _inputs(batch: Any, number_of_inputs: int | None = None) -> Any:
+    """The inputs of `(x, y)` and the like, which some loaders give as a list.
+
+    A list of as many arrays as the model has inputs holds these.
+    """
+    arrays = isinstance(batch, list) and all(hasattr(x, "shape") for x in batch)
+    if arrays and number_of_inputs == len(batch):
+        return batch if number_of_inputs > 1 else batch[0]
     return keras.utils.unpack_x_y_sample_weight(batch)[0]
 
 

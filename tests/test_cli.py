@@ -332,11 +332,16 @@ def test_export_quantizes_with_data_from_a_file(run, tmp_path):
         ("--representative m/text.keras", "no .npz file of numbers"),
         ("--representative wrong.npz", "shape"),
         ("--representative none.npz", "no .npz file of numbers"),
+        ("--representative damaged.npz", "no .npz file of numbers"),
     ],
 )
 def test_data_that_does_not_fit_leaves_no_file(run, option, message, tmp_path):
     np.savez(tmp_path / "wrong.npz", np.zeros((4, 3), "float32"))
     (tmp_path / "none.npz").touch()
+    np.savez_compressed(tmp_path / "damaged.npz", np.arange(4_000.0))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[300:400] = bytes(100)
+    (tmp_path / "damaged.npz").write_bytes(content)
     result = run(f"export m/good.keras --out x.tflite --quantize int8 {option}")
     assert_one_line_error(result)
     assert message in result.stderr

@@ -428,6 +428,7 @@ def test_what_a_run_returns_is_checked(tmp_path, numbers):
         ({"sparsities": [0.0]}, "`sparsities` must hold.*None"),
         ({"sparsities": [90]}, "in \\[0, 1\\)"),
         ({"sparsities": []}, "`sparsities` must hold"),
+        ({"sparsities": 0.5}, "`sparsities` must hold.*sparsities=0.5"),
         ({"seeds": 0}, "`seeds` must say.*seeds=0"),
         ({"seeds": [0.5]}, "`seeds` must say"),
         ({"workers": 0}, "`workers`"),

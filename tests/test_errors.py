@@ -36,6 +36,7 @@ SPARSITIES = [
     ("0.9", "`sparsity`.*sparsity='0.9'"),
     (True, "`sparsity`.*sparsity=True"),
     ([0.5], r"`sparsity`.*sparsity=\[0\.5\]"),
+    (np.array([0.5, 0.6]), r"`sparsity`.*sparsity=array"),
 ]
 
 
@@ -206,7 +207,7 @@ def test_a_model_whose_prunable_layers_are_all_frozen():
 
 def test_a_model_that_is_not_built_is_not_said_to_lack_a_regularizer():
     network = keras.Sequential([layers.Dense(3, kernel_regularizer=swd())])
-    with pytest.raises(ValueError, match="is not built"):
+    with pytest.raises(ValueError, match="`model` must be built"):
         keras_swd.remove(network, 0.5)
 
 
@@ -286,6 +287,18 @@ def test_an_unknown_number_of_steps():
     assert int(network.optimizer.iterations) == 0
 
 
+def test_a_loop_of_ones_own_has_to_tell_the_steps():
+    pruning = scheduler(total_steps=8)
+    pruning.set_model(model())
+    with pytest.raises(ValueError, match="call `set_params`"):
+        pruning.on_train_begin()
+
+
+def test_a_criterion_is_no_class():
+    with pytest.raises(ValueError, match=r"`criterion` must be a function"):
+        swd(criterion=keras_swd.Magnitude)
+
+
 def test_remove_checks_as_fit_does():
     plain = keras.regularizers.L2(1e-4)
     with pytest.raises(ValueError, match="No trainable kernel"):
@@ -294,6 +307,10 @@ def test_remove_checks_as_fit_does():
         keras_swd.remove(model())
     with pytest.raises(ValueError, match=r"cannot be pruned.*\(6, 8\)"):
         keras_swd.remove(model(swd(granularity=Block((4, 1)))), 0.5)
+    with pytest.raises(ValueError, match=r"`allocation` must be.*'lamp'"):
+        keras_swd.remove(model(), 0.5, allocation="lamp")
+    with pytest.raises(ValueError, match="must be a Keras model"):
+        keras_swd.remove("model.keras", 0.5)
 
 
 # Runs that end before their schedule ----------------------------------------
@@ -534,7 +551,7 @@ def test_data_that_can_be_gone_through_once_are_refused():
 
 def test_a_model_that_is_not_built_cannot_be_rebuilt():
     unbuilt = keras.Sequential([layers.Dense(3, kernel_regularizer=swd())])
-    message = r"'sequential.*' is not built.*`model.build\(input_shape\)`"
+    message = r"must be built, 'sequential.*`model.build\(input_shape\)`"
     with pytest.raises(ValueError, match=message):
         keras_swd.strip(unbuilt)
     with pytest.raises(ValueError, match=message):

@@ -496,7 +496,7 @@ def test_subclassed_models_are_planned_layer_by_layer():
 
 
 @pytest.mark.parametrize(
-    "sparsities", [[], [1.0], [-0.1], [95], [0.95, float("nan")]]
+    "sparsities", [[], [1.0], [-0.1], [95], [0.95, float("nan")], "0.9", 0.9]
 )
 def test_sparsities_that_do_not_fit_are_refused(sparsities):
     with pytest.raises(ValueError, match="Argument `sparsities` must hold"):

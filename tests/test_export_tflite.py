@@ -708,15 +708,46 @@ def test_nan_of_the_model_itself_is_told_at_once(tmp_path, monkeypatch):
         to_tflite(keras.Model(inputs, outputs), tmp_path / "model.tflite")
 
 
-@pytest.mark.slow
 def test_what_works_with_another_tolerance_says_so(tmp_path):
-    with pytest.raises(ExportError, match=r"'float16', tolerance=None` works"):
+    with pytest.raises(ExportError, match=r"`tolerance=None` works"):
         to_tflite(
             mlp(),
             tmp_path / "model.tflite",
             quantization="dynamic",
             tolerance=np.float32(1e-9),
         )
+
+
+def test_a_link_to_a_file_is_followed(tmp_path):
+    (tmp_path / "there.tflite").write_text("old")
+    link = tmp_path / "link.tflite"
+    link.symlink_to("there.tflite")
+    report = to_tflite(mlp(), link, sparse=False)
+    assert link.is_symlink()
+    assert (tmp_path / "there.tflite").stat().st_size == report.bytes
+    assert report.path == str(link)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_sample_counts_once(order, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    model.layers[0].set_weights([np.eye(3), np.zeros(3)])
+    to_tflite(model, tmp_path / "m.tflite", sparse=False)
+    # Of three samples, it changes the winner of the last one alone.
+    model.layers[0].bias.assign([0.0, 0.4, 0.0])
+    x = np.float32([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.2, 0.0, 0.0]])
+    check = check_tflite(
+        tmp_path / "m.tflite", model, x[::order], tolerance=2.0
+    )
+    assert check.top1_agreement == pytest.approx(2 / 3)
+
+
+def test_biases_of_two_axes_are_no_kernels(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((6, 8)), layers.GRU(8, unroll=True), layers.Dense(2)]
+    )
+    report = to_tflite(model, tmp_path / "m.tflite", sparse=False)
+    assert (report.model_zeros, report.model_weights) == (0, 2 * 8 * 24 + 16)
 
 
 def test_rebuilding_in_float32_runs_a_few_samples():

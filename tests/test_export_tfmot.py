@@ -460,6 +460,16 @@ def test_an_argument_without_an_equal_is_refused_unless_it_says_nothing():
         to_tf_keras(model)
 
 
+def test_layers_that_draw_at_random_have_an_equal():
+    model = sequential(layers.Flatten(), layers.Dense(2))
+    flipped = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.RandomFlip(), model]
+    )
+    back = from_tf_keras(to_tf_keras(flipped))
+    assert type(back.layers[0]) is layers.RandomFlip
+    assert back.count_params() == model.count_params()
+
+
 def test_an_operation_without_an_equal_is_refused():
     inputs = keras.Input((4, 6))
     model = keras.Model(inputs, keras.ops.cumsum(inputs, axis=1))

@@ -132,17 +132,14 @@ def warned(regularizers, optimizer, target=0.5):
         ]
     )
     model.compile(optimizer, loss="mse")
-    x = np.ones((64, 4))
+    scheduler = PruningScheduler(target)
+    scheduler.set_model(model)
+    scheduler.set_params({"epochs": 10, "steps": 64})
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        model.fit(
-            x,
-            x,
-            batch_size=1,
-            epochs=10,
-            verbose=0,
-            callbacks=[PruningScheduler(target)],
-        )
+        scheduler.on_train_begin()
+        scheduler.on_epoch_begin(0)
+        scheduler.on_train_batch_begin(0)
     return [str(w.message) for w in found if w.category is UserWarning]
 
 

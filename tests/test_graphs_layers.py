@@ -50,6 +50,15 @@ CASES = {
 #: These take a dense adjacency matrix alone.
 DENSE = ("DiffusionConv", "XENetConvBatch")
 every_layer = pytest.mark.parametrize("name", CASES)
+#: One of each kind: with a network within, with attention, with edges, dense.
+QUICK = ("DiffusionConv", "ECCConv", "GATConv", "GCNConv", "XENetConv")
+every_layer_slowly = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in CASES
+    ],
+)
 
 
 # What every test needs -------------------------------------------------------
@@ -159,7 +168,7 @@ def _shape(tensor):
     return tuple(tensor.shape)
 
 
-@every_layer
+@every_layer_slowly
 def test_files_and_copies_give_the_same_outputs(name, tmp_path):
     sparse = name not in DENSE
     model = make_model(name, sparse)
@@ -197,7 +206,7 @@ def test_configuration_holds_every_argument(name):
     assert {key: again[key] for key in arguments} == arguments
 
 
-@every_layer
+@every_layer_slowly
 @pytest.mark.filterwarnings("ignore:A weight selected")
 def test_training_changes_every_weight_and_prunes_every_kernel(name):
     import tensorflow as tf

@@ -243,12 +243,12 @@ class Evaluate(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     "moment",
     [
-        "on_train_begin",
-        "on_epoch_begin",
+        pytest.param("on_train_begin", marks=pytest.mark.slow),
+        pytest.param("on_epoch_begin", marks=pytest.mark.slow),
         "on_train_batch_begin",
-        "on_train_batch_end",
+        pytest.param("on_train_batch_end", marks=pytest.mark.slow),
         "on_epoch_end",
-        "on_train_end",
+        pytest.param("on_train_end", marks=pytest.mark.slow),
     ],
 )
 def test_evaluation_at_any_moment_changes_nothing(moment, first):

@@ -1,5 +1,7 @@
 """The baselines: removal in rounds, and a learning rate that goes back."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
+import keras_swd
 from keras_swd import (
     NM,
     CoupledChannels,
@@ -128,6 +131,38 @@ def test_the_count_of_zeros_follows_the_rounds():
     assert kernels.zeros() == [0] * 5 + [18] * 5 + [36] * 10
     assert history["sparsity"] == pytest.approx([0.8, 0.4, 0.8, 0.8])
     assert history["swd_strength"] == [0.0] * EPOCHS
+
+
+def test_what_went_stays_where_a_kernel_is_given_less():
+    """Shares rounded to whole weights may fall as the target grows."""
+    widths = [8, 8, 13, 12, 3]
+    model = keras.Sequential([keras.Input((8,))])
+    for units in widths[1:]:
+        method = keras_swd.MagnitudePruning(removals=30, begin=0.0, end=0.9)
+        model.add(keras.layers.Dense(units, kernel_regularizer=method))
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kernels = self.model.trainable_variables[::2]
+            values = map(ops.convert_to_numpy, kernels)
+            seen.append([np.array(kernel == 0.0) for kernel in values])
+
+    model.fit(
+        np.ones((64, 8)),
+        np.ones((64, 3)),
+        batch_size=4,
+        epochs=6,
+        verbose=0,
+        callbacks=[
+            PruningScheduler(0.9, allocation=keras_swd.ErdosRenyi()),
+            Look(),
+        ],
+    )
+    for before, after in itertools.pairwise(seen):
+        for one, other in zip(before, after, strict=True):
+            assert not np.any(one & ~other)
 
 
 def test_remove_at_moves_the_last_removal():

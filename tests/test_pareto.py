@@ -171,6 +171,7 @@ def test_the_folder_holds_the_front_and_training_is_untouched(tmp_path):
         assert point.bytes == pytest.approx(foreseen, rel=0.01)
 
 
+@pytest.mark.slow
 def test_another_run_adds_to_the_front(tmp_path, monkeypatch):
     # Foreseen sizes differ a little from epoch to epoch, by more or by less
     # than counts as equal; these do not.

@@ -1,5 +1,7 @@
 """What a model that is built again has to know besides its weights."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -200,6 +202,63 @@ def test_what_cannot_be_made_again_leaves_the_model_uncompiled(arguments, copy):
         twin = copy(model)
     assert not twin.compiled
     np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+
+
+# What no configuration tells -------------------------------------------------
+
+
+def test_functions_in_lambda_layers_are_kept(copy):
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Lambda(lambda t: 2 * t), layers.Dense(2)]
+    )
+    x = np.ones((3, 4))
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+def test_what_is_frozen_within_a_layer_stays_frozen(copy):
+    inputs = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(2, 2)
+    model = keras.Model(inputs, layers.Dense(2)(attention(inputs, inputs)))
+    attention._query_dense.trainable = False
+    frozen = [v.path for v in model.non_trainable_variables]
+    twin = copy(model)
+    assert len(frozen) == 2
+    assert [v.path for v in twin.non_trainable_variables] == frozen
+
+
+@pytest.mark.parametrize("copy", ["strip", "with_regularizer"], indirect=True)
+def test_a_frozen_model_within_can_be_set_free(copy):
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(2)])
+    inner.trainable = False
+    twin = copy(model)
+    assert len(twin.trainable_variables) == 2
+    twin.layers[0].trainable = True
+    assert len(twin.trainable_variables) == 4
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("copy", ["strip", "with_regularizer"], indirect=True)
+def test_words_keep_their_places_after_layers_that_are_pruned(copy):
+    """A regularizer is a layer too, for Keras."""
+    numbers, words = keras.Input((4,)), keras.Input((1,), dtype="string")
+    lookup = layers.StringLookup(output_mode="multi_hot")
+    lookup.adapt(np.array(["a", "b", "b"]))
+    x = layers.Dense(3)(layers.Dense(5)(numbers))
+    x = layers.Concatenate()([x, layers.Dense(3)(lookup(words))])
+    twin = copy(keras.Model([numbers, words], layers.Dense(2)(x)))
+    (found,) = (la for la in twin.layers if isinstance(la, layers.StringLookup))
+    assert found.get_vocabulary() == ["[UNK]", "b", "a"]
+
+
+def test_a_model_saved_to_hdf5_is_still_compiled(copy, tmp_path):
+    model = small()
+    model.compile("adam", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    twin = copy(model)
+    assert type(twin.optimizer) is type(model.optimizer)
 
 
 # Layers of nested models that share a path -----------------------------------

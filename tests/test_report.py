@@ -612,6 +612,22 @@ def test_what_a_quantized_layer_scales_with_is_no_kernel():
     assert len(sparsity_report(model).kernels) == 1
 
 
+def test_slopes_scales_and_statistics_are_no_kernels():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(4, 3, padding="same"),
+            keras.layers.PReLU(),
+            keras.layers.LayerNormalization(axis=[1, 2, 3]),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    found = sparsity_report(model)
+    assert [kernel.size for kernel in found.kernels] == [9 * 4, 4 * 2]
+    assert found.others.size == 4 + 3 * 6 * 6 * 4 + 2
+
+
 def test_a_separable_convolution_gives_its_output_once():
     layer = keras.layers.SeparableConv2D(4, 3, padding="same")
     model = keras.Sequential([keras.Input((8, 8, 3)), layer])

@@ -237,6 +237,7 @@ def test_it_is_a_table_json_and_a_picture(tmp_path):
     [
         ({"sparsities": []}, "Argument `sparsities` must hold"),
         ({"sparsities": [1.0]}, "Received: sparsity=1.0"),
+        ({"sparsities": 0.5}, "`sparsities` must hold.*sparsities=0.5"),
         ({"metric": "auc"}, r"one of \['loss', 'mae'\].*metric='auc'"),
         ({"mode": "up"}, "Received: mode='up'"),
         ({"within": -0.1}, "Received: within=-0.1"),
@@ -315,5 +316,24 @@ def two_outputs(metrics=None):
 )
 def test_metrics_of_several_outputs_have_a_direction(metrics, asked, found):
     model, data = two_outputs(metrics)
+    report = sensitivity(model, data, [0.5], metric=asked)
+    assert (report.metric, report.mode) == found
+
+
+@pytest.mark.parametrize(
+    ("metrics", "asked", "found"),
+    [
+        (None, None, ("loss", "min")),
+        (None, "left_loss", ("left_loss", "min")),
+        ({"right": ["mae"]}, None, ("right_mae", "min")),
+    ],
+)
+def test_outputs_are_known_by_the_keys_of_a_dictionary(metrics, asked, found):
+    inputs = keras.Input((4,))
+    ends = {"left": layers.Dense(2)(inputs), "right": layers.Dense(1)(inputs)}
+    model = keras.Model(inputs, ends)
+    model.compile("sgd", {"left": "mse", "right": "mse"}, metrics=metrics)
+    x = np.eye(4, dtype="float32")
+    data = (x, {"left": x[:, :2], "right": x[:, :1]})
     report = sensitivity(model, data, [0.5], metric=asked)
     assert (report.metric, report.mode) == found

@@ -642,6 +642,31 @@ class Unlike(layers.Layer):
         return super().get_config() | {"factor": 1.0}
 
 
+@pytest.mark.parametrize("name", ["log1p", "sqrt", "exp"])
+def test_functions_of_some_numbers_alone_are_no_obstacle(name):
+    inputs = keras.Input((6,))
+    first = layers.Dense(8, activation="relu")
+    outputs = layers.Dense(3)(first(getattr(keras.ops, name)(inputs)))
+    model = keras.Model(inputs, outputs)
+    kernel = keras.ops.convert_to_numpy(first.kernel).copy()
+    kernel[:, :4] = 0.0
+    first.kernel.assign(kernel)
+    small = shrink(model)
+    assert small.count_params() == 6 * 4 + 4 + 4 * 3 + 3
+    x = np.random.default_rng(0).uniform(size=(5, 6)).astype("float32")
+    found, expected = map(keras.ops.convert_to_numpy, (small(x), model(x)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_gives_nan_always_is_told_so():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4), layers.Dense(2)]
+    )
+    model.layers[1].bias.assign([np.nan, np.nan])
+    with pytest.raises(ValueError, match="NaN or infinity on all random input"):
+        shrink(model)
+
+
 def test_a_result_that_differs_is_refused():
     model = sequential(layers.Dense(3), Unlike(), layers.Dense(2), shape=(4,))
     with pytest.raises(ValueError, match="outputs differ by up to"):

@@ -118,6 +118,7 @@ def data_set():
         (lambda: endless(lambda x, y: (x, y)), 2),
         (lambda: endless(lambda x, y: [x, y]), 4),
         (lambda: endless(lambda x, y: x), 2),
+        (lambda: [(X[:8], Y[:8]), (X[8:16], Y[8:16])], None),
         (lambda: Batches(), None),
         (data_set, None),
         (lambda: data_set().repeat(), 2),
@@ -139,6 +140,18 @@ def test_a_layer_that_is_used_twice_averages_over_both_uses():
     renew_statistics(model, {"left": X[:11], "right": X[11:]}, batch_size=6)
     check_close(inner, [X[:6], X[11:17], X[6:11], X[17:]])
     np.testing.assert_array_equal(values(frozen.moving_mean), np.zeros(3))
+
+
+def test_batches_of_several_inputs_may_be_lists():
+    pair = [keras.Input((4,)), keras.Input((4,))]
+    norm = layers.BatchNormalization()
+    model = keras.Model(pair, norm(layers.Subtract()(pair)))
+    batches = ([X[k : k + 8], X[::-1][k : k + 8]] for k in (0, 8))
+    renew_statistics(model, batches)
+    together = values(norm.moving_mean)
+    renew_statistics(model, [X[:16], X[::-1][:16]], batch_size=8)
+    np.testing.assert_allclose(values(norm.moving_mean), together, rtol=1e-5)
+    assert np.abs(together).max() > 0.0
 
 
 def test_what_is_removed_and_cut_is_renewed_alike():
@@ -194,6 +207,7 @@ def test_models_without_statistics_to_renew_are_refused():
         (X[:0], {}, "gave no batch"),
         (iter([]), {}, "gave no batch"),
         (3.0, {}, r"`data` must be arrays.*data=3\.0"),
+        ([X[:8], X[8:16]], {}, "has 1 inputs, and the list 2 arrays"),
         (X, {"steps": 0}, "`steps` must be a positive integer"),
         (X, {"batch_size": -1}, "`batch_size` must be a positive integer"),
     ],

@@ -19,7 +19,10 @@ SIZES = {"first": 6 * 16, "second": 16 * 3}
 SPARSITY, EPOCHS, BATCH = 0.75, 3, 8
 SETTINGS = dict.fromkeys(history.SETTINGS)
 
-pytestmark = pytest.mark.filterwarnings("ignore:A weight selected when")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:A weight selected when"),
+    pytest.mark.filterwarnings("ignore:What is removed now"),
+]
 
 
 def network(regularizer):

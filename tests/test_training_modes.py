@@ -752,14 +752,154 @@ def test_restored_weights_are_pruned_if_the_scheduler_comes_last():
     best = keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=EPOCHS, restore_best_weights=True
     )
+    with pytest.warns(UserWarning, match="removed now holds .*restore_best"):
+        model.fit(
+            *lit(),
+            batch_size=BATCH,
+            epochs=EPOCHS,
+            verbose=0,
+            callbacks=[best, scheduler()],
+        )
+    assert zeros(model) == share(model)
+
+
+class Replace(keras.callbacks.Callback):
+    """Puts other weights in place when the run has ended."""
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights([w + 1.0 for w in self.model.get_weights()])
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_weights_that_still_matter_do_not_go_without_a_word():
+    arguments = {"batch_size": BATCH, "epochs": 40, "verbose": 0}
+    growth = keras_swd.Exponential(1.0, 1e3, finish=0.5)
+    model = compiled()
+    pruning = scheduler(schedule=growth)
+    model.fit(*dark(STEPS), **arguments, callbacks=[pruning])
+    model = compiled()
+    pruning = scheduler(schedule=growth)
+    with pytest.warns(
+        UserWarning, match=r"removed now holds \d\d\.\d% .*restore_best"
+    ):
+        model.fit(*dark(STEPS), **arguments, callbacks=[Replace(), pruning])
+    assert zeros(model) == share(model)
+
+
+@short_run
+def test_a_run_resumed_after_its_last_epoch_says_that_nothing_went(tmp_path):
+    class Die(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch + 1 == EPOCHS:
+                raise KeyboardInterrupt
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    arguments = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        compiled().fit(
+            *lit(), **arguments, callbacks=[scheduler(), backup, Die()]
+        )
+    model = compiled()
+    with pytest.warns(UserWarning, match=r"No step was left.*remove\(model"):
+        model.fit(*lit(), **arguments, callbacks=[scheduler(), backup])
+    assert zeros(model) == 0
+
+
+@ends
+@short_run
+@not_torch
+@pytest.mark.parametrize("together", [5, 2 * STEPS])
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_that_never_run_are_no_progress(together, known):
+    """An execution may take more steps than an epoch has left."""
+    if not known and BACKEND != "tensorflow":
+        pytest.skip("the data are a tf.data.Dataset")
+    model = compiled(steps_per_execution=together)
+    pruning, seen = scheduler(), []
+    progress = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(pruning._done)
+    )
+    data = {"x": lit()[0], "y": lit()[1], "batch_size": BATCH}
+    if not known:
+        import tensorflow as tf
+
+        pairs = tf.data.Dataset.from_tensor_slices(lit()).batch(BATCH)
+        data = {"x": pairs.filter(lambda x, y: True)}
+        pruning.total_steps = TOTAL
     model.fit(
-        *lit(),
-        batch_size=BATCH,
+        **data,
+        shuffle=False,
         epochs=EPOCHS,
         verbose=0,
-        callbacks=[best, scheduler()],
+        callbacks=[pruning, progress],
     )
+    # What is not known is known from the second epoch on.
+    assert seen[1:] == pytest.approx([2 / 3, 1.0])
     assert zeros(model) == share(model)
+
+
+@pytest.mark.tensorflow
+@short_run
+def test_a_model_that_says_only_how_to_train_is_pruned():
+    """As variational autoencoders and adversarial networks do."""
+
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = sequential(one_for_all())
+            self.second = functional(one_for_all())
+
+        def train_step(self, data):
+            import tensorflow as tf
+
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = ops.mean(ops.square(self.first(x) - self.second(x) + y))
+                loss = loss + sum(self.losses)
+            variables = self.trainable_variables
+            grads = tape.gradient(loss, variables)
+            self.optimizer.apply(grads, variables)
+            return {"loss": loss}
+
+    model = Pair()
+    model.compile(keras.optimizers.SGD(RATE))
+    train(model, *lit())
+    assert zeros(model) == share(model)
+    assert keras_swd.sparsity_report(model).prunable.zeros == share(model)
+
+
+FLOATX = """
+import keras, numpy as np, keras_swd
+keras.config.set_floatx("{floatx}")
+swd = keras_swd.SelectiveWeightDecay()
+methods = [swd, keras_swd.GReg1(), keras_swd.NetworkSlimming()]
+for method in [*methods, keras_swd.IrrelevantWeights()]:
+    plain = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(6),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model = keras_swd.with_regularizer(plain, method)
+    optimizer = keras_swd.with_pruning(keras.optimizers.SGD(0.01))
+    model.compile(optimizer, "mse")
+    x, y = np.ones((8, 4)), np.ones((8, 3))
+    pruning = keras_swd.PruningScheduler(0.5)
+    model.fit(x, y, epochs=9, verbose=0, callbacks=[pruning])
+    assert keras_swd.sparsity_report(model).prunable.zeros
+"""
+
+
+@pytest.mark.parametrize(
+    "floatx",
+    ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)],
+)
+def test_every_type_of_losses_is_trained_with(floatx):
+    """In a process of its own: Keras keeps the first that it was given."""
+    code = FLOATX.format(floatx=floatx)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 def test_a_run_that_stops_at_its_very_end_is_complete():

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_swd.arguments import check_positive, check_sparsity, is_number
 from keras_swd.backend.host import read
+from keras_swd.coupling.graph import check_built
 from keras_swd.optimizers import build_parts
 from keras_swd.regularizers.irrelevance import IrrelevanceDecay
 from keras_swd.selection import removed_count
@@ -99,11 +100,7 @@ class FloorScheduler(keras.callbacks.Callback):
         self._trained = True
         self._values: list[float] = []
         model = self.model
-        if not model.built:
-            raise ValueError(
-                f"Model {model.name!r} is not built. Call it on data, or "
-                "`model.build(input_shape)`, first."
-            )
+        check_built(model)
         # An optimizer has one part for each method.
         parts = build_parts(model)
         found = [p for p in parts if isinstance(p, IrrelevanceDecay)]

@@ -1,15 +1,19 @@
 """Warnings of what will go wrong in a run, each once, while there is time."""
 
 import warnings
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_swd.callbacks import forecast
 from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.callbacks.steering import Steering
 from keras_swd.prunable import Prunable
-from keras_swd.units.masking import largest_masked
+from keras_swd.units.masking import largest_masked, share_of_norm
 
+#: Share of the squared norm that may go unnoticed.
+HARMLESS = 0.02
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01
 
@@ -84,6 +88,26 @@ class Foresight:
                 selected=self.selection.whole_at,
             )
             self.warn("forecast", forecast.shortfall(left))
+
+    def of_loss(self, masks: Sequence[np.ndarray]) -> None:
+        """Warns if units that are about to become zero still matter."""
+        if "forecast" in self._warned:
+            return
+        if not self.steering.growing_decays(self.remove_at):
+            return  # nothing was driven down, as in magnitude pruning
+        residual = share_of_norm(self.prunable.weights, masks)
+        if residual > HARMLESS:
+            self.warn(
+                "loss",
+                f"What is removed now holds {residual:.1%} of the squared norm "
+                "of the prunable weights, so the model changes with it; "
+                "evaluate it. Selected weights were not driven down, or came "
+                "back: gradients are clipped, a training step of your own "
+                "leaves out `sum(model.losses)`, the learning rate fell early, "
+                "or weights of another moment were put in place at the end, "
+                "as by `EarlyStopping(restore_best_weights=True)` or an "
+                "optimizer with `use_ema=True`.",
+            )
 
     def _optimizer(self):
         return getattr(self.model, "optimizer", None)

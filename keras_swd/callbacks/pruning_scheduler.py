@@ -6,24 +6,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.allocation import LAMP, Allocation
+from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.arguments import check_count, check_progress, check_repeatable
-from keras_swd.callbacks.choosing import Once, Renewed, check_ramp, selection
-from keras_swd.callbacks.foresight import Foresight
-from keras_swd.callbacks.steering import Steering
-from keras_swd.optimizers import build_parts
-from keras_swd.prunable import Prunable
-from keras_swd.regularizers.plan import agreed_times
+from keras_swd.backend.host import read
+from keras_swd.callbacks.choosing import check_ramp
+from keras_swd.callbacks.run import Run
+from keras_swd.coupling.graph import is_built
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule
 from keras_swd.targets.counts import check_goal
 from keras_swd.targets.limits import Goal
-from keras_swd.units.masking import (
-    apply_masks,
-    check_finite,
-    share_masked,
-    share_of_norm,
-)
 
 
 class PruningScheduler(keras.callbacks.Callback):
@@ -153,12 +145,7 @@ class PruningScheduler(keras.callbacks.Callback):
                 "keras_swd.Exponential(0.1, 5e3, finish=0.8). "
                 f"Received: schedule={schedule!r}."
             )
-        self.allocation = allocation or LAMP()
-        if not isinstance(self.allocation, Allocation):
-            raise ValueError(
-                "Argument `allocation` must be a keras_swd allocation, e.g. "
-                f"keras_swd.LAMP(). Received: allocation={allocation!r}."
-            )
+        self.allocation = check_allocation(allocation)
         self.total_steps = check_count("total_steps", total_steps)
         self.monitor_data = monitor_data
         check_repeatable("monitor_data", monitor_data)
@@ -180,104 +167,78 @@ class PruningScheduler(keras.callbacks.Callback):
         self._find_steps()
         self._epoch = 0
         self._done = 0.0
-        self._prunable: Prunable
-        self._selection: Renewed | Once
-        self._steering: Steering
-        self._foresight: Foresight
-        self._attached = False
-        self._masks: list[np.ndarray] = []
-        self._removals_made = 0
-        self._strength = 0.0
-        if self.model.built:
-            self._attach()
+        self._run: Run | None = None
+        if is_built(self.model):
+            self._present_run()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the epoch, and warns of a step that would be unstable."""
         self._epoch = epoch
-        if self._counted and epoch and self.params.get("steps") is None:
+        self._before = self._iterations()
+        if self._counted and epoch and self._steps is None:
             self._steps_per_epoch = self._counted
-        if self._attached and not self._masks:
-            end = (epoch + 1) * self._steps_per_epoch / self._total
-            self._foresight.of_instability(end)
+        if self._run is not None:
+            self._run.begin_epoch(
+                end=(epoch + 1) * self._steps_per_epoch / self._total
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the strength and the thresholds of the coming step."""
         model = self._up_to_date_model()
-        if not self._attached:
-            if not model.built:  # its first step builds it
-                return
-            self._attach()
-        progress = self._progress(batch)
-        first = not self._selection.counts
-        if not self._masks and self._selection.update(progress):
-            self._foresight.of_collapse(progress)
-        self._remove_what_is_due(progress)
-        if self._masks:
-            return
-        self._steering.begin_step(progress)
-        if first and self._selection.counts:
-            self._foresight.of_shortfall(progress)
+        if self._run is not None or is_built(model):
+            self._present_run().begin_step(self._progress(batch))
 
     def on_train_batch_end(self, batch, logs=None):
         """Notes what is done; keeps removed units at zero."""
-        self._done = self._progress(batch + 1)
-        self._batches = batch + 1
-        if self._attached:
-            self._steering.end_step()
-        if self._masks:
+        # Of steps that are executed together, Keras tells the last that would
+        # fit, also where data end before.
+        self._batches = min(batch + 1, self._steps or batch + 1)
+        self._done = self._progress(self._batches)
+        if self._run is None:
+            return
+        if self._run.has_removed:
             self._up_to_date_model()
-            apply_masks(self._prunable.weights, self._masks)
-        elif self._attached and self._selection.choices:
-            # Not in `on_train_batch_begin`: where data end unforeseen, Keras
-            # begins a step that never runs.
-            self._strength = self._steering.strength
+        self._run.end_step()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self._up_to_date_model()
-        if self._attached:
-            # Where data end unforeseen, a step has begun that never runs.
-            self._steering.end_step()
-        if self.params.get("steps") is None:
+        if self._steps is None:
+            ran = self._iterations() - self._before
+            together = getattr(self.model, "steps_per_execution", None) or 1
+            if ran and together > 1:
+                self._batches = min(self._batches, ran)
+            self._done = self._progress(self._batches)
             self._steps_per_epoch = self._counted = self._batches
-        if not self._attached:
-            self._attach()
+        run = self._present_run()
+        masks = run.masks()
         logs = {} if logs is None else logs
-        masks = self._present_masks()
-        logs["sparsity"] = share_masked(masks)
-        logs["swd_strength"] = 0.0 if self._masks else self._strength
-        logs["swd_threshold"] = (
-            -1.0 if self._masks else self._selection.threshold
-        )
-        logs["swd_residual"] = share_of_norm(self._prunable.weights, masks)
-        logs.update(self._steering.logs())
+        logs.update(run.end_epoch(masks))
         if self.monitor_data is not None:
+            weights = run.prunable.weights
             logs.update(
                 metrics_if_removed(
-                    self.model,
-                    self._prunable.weights,
-                    masks,
-                    self.monitor_data,
+                    self.model, weights, masks, self.monitor_data
                 )
             )
 
     def on_train_end(self, logs=None):
         """Removes the selected units, if the run was completed."""
         self._up_to_date_model()
-        if self._masks:
-            # Averaged weights, e.g., are put in place when the run ends.
-            apply_masks(self._prunable.weights, self._masks)
+        run = self._run
+        if run is None:
+            return
+        # Averaged weights, e.g., are put in place when the run ends.
+        run.keep_zeros()
         if self._done >= 1.0 - 0.5 / self._total:
-            self._remove_what_is_due(1.0, ended=True)
-            self._selection.forget()
-        elif self._attached and self._removals_made < len(self._removals):
-            self._steering.release()
+            run.complete()
+        elif not run.is_complete:
+            run.break_off()
+            residual = run.residual()
             if not self._done:
+                self._warn_of_no_step(residual)
                 return
-            residual = share_of_norm(
-                self._prunable.weights, self._selection.masks(1.0)
-            )
-            removed = "not all" if self._masks else "nothing"
+            removed = "not all" if run.has_removed else "nothing"
             warnings.warn(
                 f"The run ended at {self._done:.0%} of its schedule, so "
                 f"{removed} was removed; selected weights still hold "
@@ -286,6 +247,17 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"sparsity={self.sparsity}, allocation={self.allocation})` "
                 "and check the accuracy.",
                 stacklevel=2,
+            )
+
+    def _warn_of_no_step(self, residual: float) -> None:
+        """Warns if a run was resumed after its end, but before removal."""
+        if residual and self._iterations() >= self._total:
+            warnings.warn(
+                "No step was left to run, so nothing was removed; selected "
+                f"weights hold {residual:.2g} of the squared norm. Call "
+                f"`keras_swd.remove(model, sparsity={self.sparsity}, "
+                f"allocation={self.allocation})`.",
+                stacklevel=3,
             )
 
     def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
@@ -299,10 +271,9 @@ class PruningScheduler(keras.callbacks.Callback):
             for what is removed or would be now.
         """
         self._up_to_date_model()
-        if not self._attached:
-            self._attach()
-        variables = [weight.variable for weight in self._prunable.weights]
-        return list(zip(variables, self._present_masks(), strict=True))
+        run = self._present_run()
+        variables = [weight.variable for weight in run.prunable.weights]
+        return list(zip(variables, run.masks(), strict=True))
 
     def settings(self) -> dict[str, Any]:
         """Returns what the present run goes by, as plain values.
@@ -312,24 +283,21 @@ class PruningScheduler(keras.callbacks.Callback):
         a curve of its own.
         """
         serialize = keras.saving.serialize_keras_object
-        strengths = dict.fromkeys(
-            plan.strength
-            for plan in self._steering.plans
-            if isinstance(plan.strength, Schedule)
-        )
+        run = self._present_run()
         return {
             "sparsity": serialize(self.sparsity),
-            "schedule": [serialize(strength) for strength in strengths],
+            "schedule": [serialize(schedule) for schedule in run.schedules()],
             "allocation": serialize(self.allocation),
             "total_steps": int(self._total),
             "reallocations": self.reallocations,
-            "remove_at": self._remove_at,
+            "remove_at": run.remove_at,
             "ramp": serialize(self.ramp),
         }
 
-    def _present_masks(self) -> list[np.ndarray]:
-        """A mask for each weight, as removed, or as it would be now."""
-        return self._masks or self._selection.masks()
+    def _iterations(self) -> int:
+        """How many steps the optimizer has made."""
+        optimizer = getattr(self._up_to_date_model(), "optimizer", None)
+        return 0 if optimizer is None else int(read(optimizer.iterations))
 
     def _up_to_date_model(self) -> keras.Model:
         """The model, its variables up to date.
@@ -339,79 +307,38 @@ class PruningScheduler(keras.callbacks.Callback):
         """
         return self.model
 
-    def _attach(self) -> None:
-        """Finds the kernels, checks them, and connects them to their values."""
-        build_parts(self.model)
-        self._prunable = Prunable(self.model, self.sparsity, self.allocation)
-        plans = {
-            id(regularizer): regularizer.plan(
-                self.schedule, self._total, self.remove_at
+    def _present_run(self) -> Run:
+        """The run, which begins as soon as the model is built."""
+        if self._run is None:
+            self._run = Run(
+                self.model,
+                self._total,
+                sparsity=self.sparsity,
+                schedule=self.schedule,
+                allocation=self.allocation,
+                reallocations=self.reallocations,
+                remove_at=self.remove_at,
+                ramp=self.ramp,
             )
-            for regularizer in self._prunable.regularizers
-        }
-        self._removals, pick_at = agreed_times(list(plans.values()))
-        self._remove_at = self._removals[-1][0]
-        periods = self.reallocations or self._total
-        self._selection = selection(self._prunable, pick_at, periods)
-        if self.ramp is not None:
-            self._selection.follow(self.ramp, self._removals)
-        attached, new = self._prunable.attach(self.model)
-        own = [plans[id(each.regularizer)] for each in attached]
-        self._steering = Steering(
-            self.model, attached, own, self._selection, self._total
-        )
-        self._foresight = Foresight(
-            self.model,
-            self._prunable,
-            self._selection,
-            self._steering,
-            self._remove_at,
-        )
-        self._attached = True
-        new = new or self._steering.must_compile
-        if new and getattr(self.model, "train_function", None):
-            # Steps compiled before do not see values created after.
-            self.model.make_train_function(force=True)
-        if new and getattr(self.model, "test_function", None):
-            self.model.make_test_function(force=True)
-
-    # Progress ---------------------------------------------------------------
+        return self._run
 
     def _find_steps(self) -> None:
         """Finds the number of steps of an epoch and of the whole run."""
-        steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        if self.total_steps is None and not (steps and epochs):
+        params = self.params or {}
+        steps: Any = params.get("steps")
+        epochs: Any = params.get("epochs")
+        total = self.total_steps or (steps or 0) * (epochs or 0)
+        if not total or not (steps or epochs):
             raise ValueError(
                 "The number of steps in an epoch is unknown, so progress "
                 "cannot be measured. Pass `total_steps` to PruningScheduler, "
-                "or `steps_per_epoch` to `fit`. "
-                f"Received: steps={steps}, epochs={epochs}."
+                "or `steps_per_epoch` to `fit`; in a loop of your own, call "
+                f"`set_params`. Received: steps={steps}, epochs={epochs}."
             )
-        self._total = self.total_steps or steps * epochs
-        self._steps_per_epoch = steps or self._total / epochs
+        self._steps, self._total = steps, total
+        self._steps_per_epoch = steps or total / epochs
 
     def _progress(self, batch: int) -> float:
         """Share of the run that is done before the given batch."""
         step = self._epoch * self._steps_per_epoch + batch
         return min(step / self._total, 1.0)
-
-    # Removal ----------------------------------------------------------------
-
-    def _remove_what_is_due(self, progress: float, ended=False) -> None:
-        """Zeroes units for good, as many as the plan wants by now."""
-        due = [
-            share
-            for at, share in self._removals
-            if at <= progress and (ended or at < 1.0)
-        ]
-        if len(due) == self._removals_made:
-            return
-        check_finite(self._prunable.weights)
-        self._masks = self._selection.masks(due[-1])
-        self._removals_made = len(due)
-        self._steering.release()
-        apply_masks(self._prunable.weights, self._masks)
-        if due[-1] < 1.0:
-            return
-        for message in self._prunable.shortfalls(self.model, self._masks):
-            self._foresight.warn(message, message)

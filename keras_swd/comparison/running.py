@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from keras_swd.arguments import check_count, check_sparsity
+from keras_swd.arguments import check_count, check_sparsities
 from keras_swd.comparison.cells import Failure, Key, Task, run
 from keras_swd.comparison.methods import Method, as_function, identity
 from keras_swd.comparison.result import Comparison
@@ -167,14 +167,14 @@ def _check_methods(methods) -> dict[str, Method]:
 
 def _check_sparsities(sparsities) -> list[float]:
     """Returns the sparsities, or raises a `ValueError`."""
-    given = [check_sparsity(sparsity) for sparsity in sparsities]
-    if not given or 0.0 in given:
+    given = list(check_sparsities(sparsities))
+    if 0.0 in given:
         raise ValueError(
             "Argument `sparsities` must hold numbers greater than 0. For no "
             "pruning, add a method that is None. "
             f"Received: sparsities={given}."
         )
-    return list(dict.fromkeys(given))
+    return given
 
 
 def _check_seeds(seeds) -> list[int]:

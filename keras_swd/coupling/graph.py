@@ -38,12 +38,24 @@ def check_built(model: Any, kind: Any = keras.Model) -> None:
             "Argument `model` must be a Keras model. For a file, load it with "
             f"`keras.saving.load_model` first. Received: model={model!r}."
         )
-    if not model.built:
+    if not is_built(model):
         raise ValueError(
             f"Argument `model` must be built, {model.name!r} is not: it has no "
             "weights yet. Call it on data, or `model.build(input_shape)`, "
             f"first. Received: model={model!r}."
         )
+
+
+def is_built(model: Any) -> bool:
+    """Whether a model has its weights.
+
+    One that only says how a step is trained, as models of several networks do,
+    has no `call` to build it; its layers are built by themselves.
+    """
+    layers = list(model._flatten_layers(include_self=False))
+    return model.built or (
+        bool(layers) and all(layer.built for layer in layers)
+    )
 
 
 def check_model(model: keras.Model) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_swd.coupling.graph import check_built
+from keras_swd.regularizers.base import PruningRegularizer
+
 
 def build_again(
     model: keras.Model, edit: Callable[[dict], dict]
@@ -22,12 +25,12 @@ def build_again(
     Raises:
         ValueError: If the model is not built, or cannot be built again.
     """
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} is not built, so it has no weights to keep. "
-            "Call it on data, or `model.build(input_shape)`, first."
-        )
-    with scope_of(model):
+    check_built(model)
+    # Keras has it in no public place.
+    from keras.src.saving.serialization_lib import SafeModeScope
+
+    # A function in a `Lambda` is no danger: it is in memory already.
+    with scope_of(model), SafeModeScope(safe_mode=False):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
@@ -66,12 +69,29 @@ def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         ValueError: If Keras shows a vocabulary, but does not take it.
     """
     copy.set_weights(layer.get_weights())
-    for old, new in zip(all_layers(layer), all_layers(copy), strict=False):
+    pairs = list(zip(_own_layers(layer), _own_layers(copy), strict=False))
+    if all(type(old) is type(new) for old, new in pairs):
+        _copy_trainable(pairs)
+    for old, new in pairs:
         if isinstance(new, keras.layers.Normalization):
             # It computes with constants, which are made from its weights.
             new.finalize_state()
         elif type(new) is type(old) and hasattr(new, "set_vocabulary"):
             _copy_vocabulary(old, new)
+
+
+def _own_layers(layer) -> list[keras.layers.Layer]:
+    """A layer and those within; a pruning regularizer is one for Keras too."""
+    found = all_layers(layer)
+    return [each for each in found if not isinstance(each, PruningRegularizer)]
+
+
+def _copy_trainable(pairs) -> None:
+    """Freezes the layers that are frozen, also what no configuration tells."""
+    # Outer ones first: what is set on a layer is set on all that is within.
+    for old, new in pairs:
+        if old.trainable != new.trainable:
+            new.trainable = old.trainable
 
 
 def _copy_vocabulary(layer, copy) -> None:

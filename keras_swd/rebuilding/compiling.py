@@ -51,7 +51,8 @@ def _compilation(twin, model) -> dict[str, Any]:
     # Keras shows these serialized alone, which not every function survives;
     # and `compile_from_config` builds the optimizer, whose state would then
     # make saved files two or three times as large.
-    arguments = dict(model._compile_config.config)
+    # Saving to HDF5 takes the optimizer out of them.
+    arguments = {"optimizer": model.optimizer, **model._compile_config.config}
     for name in ("optimizer", "metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(_fresh, arguments[name])
     exclude_alike(arguments["optimizer"], _pairs(model, twin))

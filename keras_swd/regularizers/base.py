@@ -1,5 +1,6 @@
 """The frame of all methods that prune by regularization."""
 
+import inspect
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 
@@ -70,9 +71,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         self.granularity = granularity or Unstructured()
         self.criterion = criterion or Magnitude()
         # Compiled functions are found again by what they were made for.
-        if not callable(self.criterion) or not isinstance(
-            self.criterion, Hashable
-        ):
+        serves = callable(self.criterion) and not inspect.isclass(criterion)
+        if not serves or not isinstance(self.criterion, Hashable):
             raise ValueError(
                 "Argument `criterion` must be a function of a kernel's values "
                 "that can be hashed, e.g. keras_swd.Magnitude() (a data class "

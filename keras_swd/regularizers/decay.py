@@ -1,5 +1,6 @@
 """Weight decay of two rates: one for selected units, one for the others."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -9,9 +10,14 @@ from keras_swd.selection import CHUNK
 
 
 def plain_decay(values, weight_decay):
-    """Returns `weight_decay / 2 * sum(w ** 2)`, a float32 scalar tensor."""
+    """Returns `weight_decay / 2 * sum(w ** 2)`, a scalar tensor."""
     w = ops.cast(values, "float32")
-    return 0.5 * weight_decay * ops.sum(ops.square(w))
+    return as_loss(0.5 * weight_decay * ops.sum(ops.square(w)))
+
+
+def as_loss(penalty):
+    """Returns a penalty in the type in which Keras adds up losses."""
+    return ops.cast(penalty, keras.config.floatx())
 
 
 def selective_decay(values, low, high, select, controls):
@@ -32,7 +38,7 @@ def selective_decay(values, low, high, select, controls):
             scheduler set for it.
 
     Returns:
-        Float32 scalar tensor.
+        Float scalar tensor, in the type of Keras' losses.
     """
     sums = take_sums(values)
     values, low, high, controls = (
@@ -59,7 +65,7 @@ def selective_decay(values, low, high, select, controls):
         whole, selected = sums
         return 0.5 * (low * whole + (high - low) * selected), backward
 
-    return decay(values, low, high, controls)
+    return as_loss(decay(values, low, high, controls))
 
 
 def sums_of_squares(select, values, controls) -> tuple[float, float]:

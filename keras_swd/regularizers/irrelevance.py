@@ -151,7 +151,7 @@ class IrrelevantWeights(PruningRegularizer):
     def __call__(self, values):
         """Returns 0: the decay is in the optimizer."""
         del values
-        return ops.zeros((), "float32")
+        return ops.zeros((), keras.config.floatx())
 
     def irrelevance(self, grads, present):
         """Returns how little the loss feels each weight, in [0, 1].

@@ -6,6 +6,7 @@ from keras import ops
 from keras_swd.arguments import check_not_negative
 from keras_swd.granularity import CoupledChannels, Granularity
 from keras_swd.regularizers.base import PruningRegularizer
+from keras_swd.regularizers.decay import as_loss
 from keras_swd.schedules import Constant
 
 
@@ -57,7 +58,8 @@ class NetworkSlimming(PruningRegularizer):
 
     def __call__(self, values):
         """Returns `rate * sum(|values|)`."""
-        return self.rate * ops.sum(ops.abs(ops.cast(values, "float32")))
+        w = ops.cast(values, "float32")
+        return as_loss(self.rate * ops.sum(ops.abs(w)))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

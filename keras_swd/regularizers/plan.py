@@ -46,7 +46,17 @@ def agreed_times(
         raise ValueError(
             "The regularizers of a model must select and remove at the same "
             "steps. Give all its kernels the same method with the same "
-            "intervals; targets may differ. Received: (removals, pick_at) of "
-            f"{sorted(times, key=str)}."
+            "intervals; targets may differ. Received: "
+            f"{' and '.join(sorted(map(_told, times)))}."
         )
     return times.pop()
+
+
+def _told(times: tuple[Removals, float | None]) -> str:
+    removals, pick_at = times
+    selects = "at every step" if pick_at is None else f"once, at {pick_at:.0%}"
+    first, last = removals[0][0], removals[-1][0]
+    removes = f"at {last:.0%}"
+    if len(removals) > 1:
+        removes = f"{len(removals)} times, from {first:.0%} to {last:.0%}"
+    return f"one that selects {selects} and removes {removes} of the run"

@@ -150,7 +150,7 @@ class ThresholdTraining(OptimizerPart):
         """Returns a kernel with what it hides, or None if it is to stay so.
 
         Raises:
-            ValueError: If it holds one value alone.
+            ValueError: If it holds one value alone, or one that is not finite.
         """
         kernel = self.kernels[i]
         values = _float32(kernel)
@@ -158,7 +158,13 @@ class ThresholdTraining(OptimizerPart):
         # Zeros that hide nothing were removed, in the run that goes on.
         removed = (read(kernel) == 0.0).any()
         removed = removed and not read(self.residuals[i]).any()
-        varied = np.ptp(ops.convert_to_numpy(whole)) > 0.0
+        found = ops.convert_to_numpy(whole)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"Kernel {kernel.path!r} holds NaN or infinity, so it has no "
+                "threshold. Check the weights of the model."
+            )
+        varied = np.ptp(found) > 0.0
         if not varied and (fresh or not removed):
             raise ValueError(
                 f"Kernel {kernel.path!r} holds one value alone, of which "

@@ -21,6 +21,7 @@ from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.magnitudes import count_magnitudes
 from keras_swd.report.picture import draw
 from keras_swd.report.skipping import reason_to_skip, reasons_to_stay
+from keras_swd.units.kernels import is_kernel
 
 FLOAT_BYTES = 4
 
@@ -255,13 +256,13 @@ class SparsityReport(Record):
 def sparsity_report(model: keras.Model) -> SparsityReport:
     """Counts the zeros of a model.
 
-    A kernel is a weight of two axes or more that is no bias, or one that
-    carries a pruning regularizer. A weight that several layers share counts
-    once. Zeros are exact zeros: what selective weight decay has driven close to
-    zero counts from its removal on. Where the model is Sequential or functional
-    and its inputs are of a fixed size, the multiplications of Dense layers and
-    convolutions are counted too, those with zeros included, and the memory
-    of what these layers give.
+    A kernel is a weight of two axes or more that is no bias, slope, scale or
+    statistic, or one that carries a pruning regularizer. A weight that several
+    layers share counts once. Zeros are exact zeros: what selective weight decay
+    has driven close to zero counts from its removal on. Where the model is
+    Sequential or functional and its inputs are of a fixed size, the
+    multiplications of Dense layers and convolutions are counted too, those with
+    zeros included, and the memory of what these layers give.
 
     Args:
         model: A built `keras.Model`, also a stripped one or one that was never
@@ -291,7 +292,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
             values = values.astype("float32")
         regularizer = pruning_regularizer(variable)
         size, zeros = values.size, values.size - np.count_nonzero(values)
-        if regularizer is None and not _is_kernel(variable):
+        if regularizer is None and not is_kernel(variable):
             others.append(Totals(size, int(zeros)))
             continue
         kernels.append(
@@ -309,14 +310,6 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
             )
         )
     return SparsityReport(model.name, tuple(kernels), _sum(others))
-
-
-def _is_kernel(variable: keras.Variable) -> bool:
-    """Whether a weight is a kernel if it carries no pruning regularizer."""
-    # Biases of attention and of some recurrent layers have two axes, and so
-    # has what a quantized layer scales its kernel with.
-    beside = variable.name.endswith(("bias", "_scale", "_zero"))
-    return len(variable.shape) > 1 and not beside
 
 
 def _uses(model) -> dict[int, dict[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -29,6 +29,13 @@ SCALES = (1.0, 128.0)
 SAMPLES = (1, 8)
 #: Sizes to try in turn for axes that a model leaves open.
 OPEN_SIZES = (32, 96, 224)
+#: What numbers of either sign become, in turn: a logarithm or a root takes none
+#: below zero, and a power of e none that is large.
+RANGES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    lambda values: values,
+    np.abs,
+    lambda values: np.abs(values) / (1.0 + np.abs(values).max(initial=0.0)),
+)
 
 
 def verify(model: keras.Model, twin: keras.Model) -> float:
@@ -148,19 +155,31 @@ def _run_on_random(
     model: keras.Model, scale: float, samples: int
 ) -> tuple[Any, list[np.ndarray]]:
     """Returns random inputs of a model, and its outputs for them."""
-    random = np.random.default_rng(0)
     cause: Exception | None = None
     for size in OPEN_SIZES:
-        try:
-            inputs = keras.tree.map_structure(
-                lambda tensor, size=size: _random_like(
-                    tensor, size, scale, samples, random
-                ),
-                graph_of(model).input,
+        for within in RANGES:
+            random = np.random.default_rng(0)
+
+            def draw(tensor, size=size, within=within, random=random):
+                values = _random_like(tensor, size, samples, random)
+                if keras.backend.is_float_dtype(tensor.dtype):
+                    values = within(scale * values)
+                return values.astype(tensor.dtype)
+
+            try:
+                inputs = keras.tree.map_structure(draw, graph_of(model).input)
+                outputs = _outputs(model, inputs)
+            except Exception as error:
+                cause = error
+                break
+            if all(np.isfinite(output).any() for output in outputs):
+                return inputs, outputs
+        else:
+            raise ValueError(
+                f"Model {model.name!r} cannot be shrunk, since it gives NaN or "
+                "infinity on all random input, so that the result cannot be "
+                "verified. Check its weights."
             )
-            return inputs, _outputs(model, inputs)
-        except Exception as error:
-            cause = error
     raise ValueError(
         f"Model {model.name!r} cannot be shrunk, since it cannot be run on "
         f"random input to verify the result. Cause: {cause}"
@@ -168,14 +187,10 @@ def _run_on_random(
 
 
 def _random_like(
-    tensor: Any,
-    size: int,
-    scale: float,
-    samples: int,
-    random: np.random.Generator,
+    tensor: Any, size: int, samples: int, random: np.random.Generator
 ) -> np.ndarray:
     shape = [size if n is None else n for n in tensor.shape]
     shape[0] = tensor.shape[0] or samples
     if keras.backend.is_float_dtype(tensor.dtype):
-        return (scale * random.normal(size=shape)).astype(tensor.dtype)
-    return random.integers(2, size=shape).astype(tensor.dtype)
+        return random.normal(size=shape)
+    return random.integers(2, size=shape)

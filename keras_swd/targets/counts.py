@@ -12,11 +12,21 @@ from keras_swd.backend.processes import agreed
 from keras_swd.granularity import CoupledChannels
 from keras_swd.selection import lowest_units
 from keras_swd.targets.budgets import Budget, fewest, lowest_until
-from keras_swd.targets.limits import Goal, SizeLimit, least_share
+from keras_swd.targets.limits import (
+    CLOSE,
+    ENOUGH,
+    FIRST,
+    MOST,
+    Goal,
+    SizeLimit,
+    least_share,
+)
 from keras_swd.units.channels import ChannelSet, PrunedChannels
 from keras_swd.units.kernels import Kernel
 from keras_swd.units.masking import all_finite
 
+#: How often what comes of a limit is tried at the start, at most.
+TRIALS = 5
 #: Units that are ranked among themselves.
 UnitSet = Kernel | ChannelSet
 
@@ -57,10 +67,11 @@ class Target:
         self.allocation = allocation
         self._model, self._kernels = model, kernels
         self._found: float | None = None
+        self._excess = 0
         self._warned = False
         self._channels = sum(s.size for s in channels.sets)
         if isinstance(sparsity, SizeLimit):
-            self.counts()
+            self._try_out(sparsity)
         if not isinstance(sparsity, Budget):
             return
         if channels.sets:
@@ -104,12 +115,7 @@ class Target:
 
         def size(sparsity: float) -> int:
             counts = self._counts(sparsity, 1.0)
-            return measure(
-                {
-                    id(kernel.variable): kernel.masked(kernel.mask(count))
-                    for kernel, count in zip(self._kernels, counts, strict=True)
-                }
-            )
+            return measure(self._values(counts)) + self._excess
 
         try:
             self._found = least_share(size, limit, self._found)
@@ -125,6 +131,46 @@ class Target:
                     stacklevel=2,
                 )
         return max(self._found, self._gone())
+
+    def _try_out(self, limit: SizeLimit) -> None:
+        """Learns how far measured sizes are off, close to the limit."""
+        tried: list[tuple[float, float]] = []
+        share = FIRST
+        for _ in range(TRIALS):
+            values = self._values(self._counts(share, 1.0))
+            self._excess = limit.excess(self._model, values)
+            size = limit.measure(self._model)(values) + self._excess
+            tried.append((share, size))
+            close = size >= CLOSE * limit.limit or share == 0.0
+            if size <= limit.limit and close:
+                self._found = share
+                return
+            share = self._next_share(limit, tried)
+            if not self._excess or share in dict(tried):
+                break
+        self._found = None
+        self._share_for(limit)
+
+    def _next_share(
+        self, limit: SizeLimit, tried: Sequence[tuple[float, float]]
+    ) -> float:
+        """The share to try next, where sizes of others are known."""
+        if len(tried) > 1:
+            (low, large), (high, small) = tried[-2:]
+            part = (large - ENOUGH * limit.limit) / (large - small or 1.0)
+            return min(max(low + part * (high - low), 0.0), MOST)
+        try:
+            self._found = None
+            return self._share_for(limit)
+        except ValueError:  # so it seems, from here
+            return MOST
+
+    def _values(self, counts: Sequence[int]) -> dict[int, np.ndarray]:
+        """What kernels hold if so many units of each go."""
+        return {
+            id(kernel.variable): kernel.masked(kernel.mask(count))
+            for kernel, count in zip(self._kernels, counts, strict=True)
+        }
 
     def _gone(self) -> float:
         """The share of units that were removed before, and stay removed."""

@@ -10,8 +10,8 @@ from keras_swd.targets.budgets import Budget
 #: From the values of the pruned kernels, by the `id` of the variable, to a
 #: size.
 Measure = Callable[[Mapping[int, np.ndarray]], int]
-#: The largest share of units that is tried.
-MOST = 0.999
+#: The largest share of units that is tried, and the first.
+MOST, FIRST = 0.999, 0.9
 #: Parts of the limit between which a size need not come closer to it.
 CLOSE, ENOUGH = 0.994, 0.998
 #: Shares that lie closer together make no difference.
@@ -43,6 +43,20 @@ class SizeLimit(Configured):
         raise NotImplementedError(
             f"{type(self).__name__} must implement `measure(model)`."
         )
+
+    def excess(self, model, values: Mapping[int, np.ndarray]) -> int:
+        """Returns how much larger the real thing is than what is measured.
+
+        Asked at the start of a run alone, since to know it may take long. 0 by
+        default.
+
+        Args:
+            model: A built model.
+            values: The values of the pruned kernels, by the `id` of the
+                variable.
+        """
+        del model, values
+        return 0
 
     def remedy(self, smallest: int) -> str:
         """Returns what to do if nothing measures less than `smallest`."""

@@ -104,7 +104,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 f"Received: folder={str(folder)!r}."
             )
         self.data = data
-        self.sparsities = check_sparsities(sparsities)
+        self.sparsities = tuple(sorted(check_sparsities(sparsities)))
         self.metric = metric
         self.mode = mode
         self.kind = FileKind(quantization, gzip)

@@ -50,8 +50,7 @@ def find_metric(
         ValueError: If there is no such metric, or Keras does not say.
     """
     # Of a model with several outputs, each has a loss of its own.
-    outputs = getattr(model, "output_names", None) or []
-    losses = {"loss", *(f"{name}_loss" for name in outputs)}
+    losses = {"loss", *(f"{name}_loss" for name in _outputs(model))}
     if metric is None:
         metric = next((name for name in known if name not in losses), "loss")
     if metric not in known:
@@ -76,10 +75,18 @@ def gain(mode: str, value: float) -> float:
     return value if mode == "max" else -value
 
 
+def _outputs(model: keras.Model) -> list[str]:
+    """What the losses and metrics of each output begin with."""
+    names = list(getattr(model, "output_names", None) or [])
+    structure = getattr(model, "output", None) if names else None
+    # Keras goes by the keys of a dictionary, whatever its layers are called.
+    return [*names, *structure] if isinstance(structure, dict) else names
+
+
 def _direction(model: keras.Model, metric: str) -> str | None:
     """What Keras says of a metric, as its own callbacks ask it."""
-    outputs = getattr(model, "output_names", None) or []
-    names = {metric, *(metric.removeprefix(f"{name}_") for name in outputs)}
+    prefixes = [f"{name}_" for name in _outputs(model)]
+    names = {metric, *(metric.removeprefix(prefix) for prefix in prefixes)}
     for member in model.metrics:
         for one in getattr(member, "metrics", [member]):
             if one.name in names:

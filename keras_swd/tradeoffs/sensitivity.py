@@ -217,7 +217,7 @@ def sensitivity(
     """
     check_built(model)
     check_measurable(model, data, mode)
-    tried = check_sparsities(sparsities)
+    tried = tuple(sorted(check_sparsities(sparsities)))
     if not is_number(within) or within < 0.0:
         raise ValueError(
             "Argument `within` is how much of the metric a kernel may lose, "

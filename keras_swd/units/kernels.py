@@ -23,6 +23,38 @@ from keras_swd.selection import (
 )
 from keras_swd.units.masking import Weight
 
+#: What layers call slopes, scales and statistics, which may have several axes.
+BESIDE = {
+    "alpha",
+    "beta",
+    "gamma",
+    "mean",
+    "moving_mean",
+    "moving_variance",
+    "variance",
+    "vector_u",
+}
+
+
+def is_kernel(variable) -> bool:
+    """Whether a weight is a kernel, by its shape and name.
+
+    Args:
+        variable: A variable of Keras 3 or of tf_keras.
+
+    Example:
+
+    >>> layer = keras.layers.PReLU()
+    >>> layer.build((None, 4, 4))
+    >>> is_kernel(layer.alpha)
+    False
+    """
+    name = variable.name.rpartition("/")[2].partition(":")[0]
+    # Biases of attention and of some recurrent layers have two axes, and so
+    # has what a quantized layer scales its kernel with.
+    beside = name in BESIDE or name.endswith(("bias", "_scale", "_zero"))
+    return len(variable.shape) > 1 and not beside
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:

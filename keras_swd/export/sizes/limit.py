@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from keras_swd.export.sizes.kind import FileKind, Predictor
+from keras_swd.export.sizes.trial import excess
 from keras_swd.targets.limits import SizeLimit
 
 #: Share of the bytes that is left free, since sizes are foreseen to about 2
@@ -22,9 +25,12 @@ class TFLiteBytes(SizeLimit):
     `PruningScheduler(sparsity=...)` takes it in place of a share: as many
     weights go as make the file that `export.to_tflite` will write small
     enough, and no more. The size is foreseen as `export.plan_sizes` foresees
-    it, without a conversion, at the start of `fit` and whenever the scheduler
-    decides anew how many weights each kernel gives up; 2 percent are left
-    free for what cannot be foreseen.
+    it, at the start of `fit` and whenever the scheduler decides anew how many
+    weights each kernel gives up. On TensorFlow the model is converted before,
+    two times or a few more, which takes seconds, to learn by how much that is
+    wrong; 2 percent are left free for what cannot be foreseen. On other
+    backends a model of layers that `plan_sizes` does not name may become
+    larger.
 
     A float32 file is smaller by its zeros as `to_tflite` writes it. An int8
     file stores them, so it has such a target after gzip alone; pass
@@ -40,7 +46,8 @@ class TFLiteBytes(SizeLimit):
 
     Raises:
         ValueError: If an argument does not fit, or zeros would not make such
-            a file smaller; at the start of `fit`, if no share of zeros does.
+            a file smaller; at the start of `fit`, if no share of zeros does,
+            or the file has to store them.
 
     Example:
 
@@ -71,6 +78,12 @@ class TFLiteBytes(SizeLimit):
     def measure(self, model: keras.Model) -> Predictor:
         """Returns a function from the kernels' values to the bytes."""
         return self.kind.predictor(model)
+
+    def excess(
+        self, model: keras.Model, values: Mapping[int, np.ndarray]
+    ) -> int:
+        """Returns how many bytes more the file has than is foreseen."""
+        return excess(self.kind, model, values)
 
     def remedy(self, smallest: int) -> str:
         """Returns what to do if no file has less than `smallest` bytes."""

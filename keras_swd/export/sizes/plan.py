@@ -117,9 +117,11 @@ def plan_sizes(
     file stores them: in float32 or rounded to int8, with all entries, sparse
     or under a bit mask. The graph around them is drawn from the layers, as
     the file will describe it, and gzip compresses that drawing. Models of
-    dense, convolution, normalization, activation, pooling and merging layers
-    are predicted within 3 percent; others less well, where their graph is
-    large against their kernels. In int8 the biases depend on the ranges of
+    dense layers on vectors, two-dimensional convolutions, normalizations that
+    follow these, activations, pooling and merging layers are predicted within
+    3 percent; others, as `Conv1D`, `UpSampling2D` and dense layers on
+    sequences, less well, where their graph is large against their kernels:
+    some hundred bytes a layer. In int8 the biases depend on the ranges of
     activations, which are taken as those of normalized signals; for much
     smaller signals, and with almost all weights zero, the size after gzip may
     be up to 4 percent too small.
@@ -221,7 +223,7 @@ def _check_sparsities(
         return [present, *(s for s in SPARSITIES if s > present)]
     try:
         wanted = [float(s) for s in sparsities]
-    except TypeError:  # a number alone
+    except (TypeError, ValueError):  # a number alone, or no number
         wanted = []
     if wanted and all(present - CLOSE <= s < 1.0 for s in wanted):
         return wanted

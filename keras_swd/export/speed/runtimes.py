@@ -12,6 +12,7 @@ from keras_swd.backend.host import read
 from keras_swd.export.speed.clusters import Cluster
 from keras_swd.export.speed.sparse_operators import CONVOLUTIONS, RULES
 from keras_swd.export.tflite.modes import find_mode
+from keras_swd.units.kernels import is_kernel
 
 TARGETS = ("x86", "arm", "wasm", "microcontroller")
 
@@ -140,8 +141,8 @@ def find_out(layer: Any, placement: Placement) -> Finding:
 
 
 def kernels(layer: Any) -> list[np.ndarray]:
-    """The weights of a layer that have two axes or more."""
-    return [read(w) for w in layer.weights if len(w.shape) >= 2]
+    """The values of a layer's kernels."""
+    return [read(weight) for weight in layer.weights if is_kernel(weight)]
 
 
 def _is_pointwise(layer: Any) -> bool:

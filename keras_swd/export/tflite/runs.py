@@ -85,7 +85,7 @@ def _chunks(
             places = np.arange(start, start + size) % samples
             yield [array[places] for array in arrays]
         return
-    if size > 1:
-        yield [array[:1] for array in arrays]
-    for start in range(0, samples, size):
+    # One sample first: a file may work for one number of samples alone.
+    yield [array[:1] for array in arrays]
+    for start in range(1, samples, size):
         yield [array[start : start + size] for array in arrays]

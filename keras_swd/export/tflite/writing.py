@@ -288,7 +288,8 @@ def _write_checked(
 ) -> TFLiteCheck:
     """Writes a file beside the target, and renames it if it works."""
     tolerance = check_tolerance(request.tolerance, request.quantization)
-    with writing(target), _beside(target) as temporary:
+    place = target.resolve()  # a link to a file stays, and is followed
+    with writing(target), _beside(place) as temporary:
         _write(temporary, candidate.content or b"")
         check = compare(
             temporary,
@@ -297,7 +298,7 @@ def _write_checked(
             request.quantization,
             request.flex,
         )
-        os.replace(temporary, target)
+        os.replace(temporary, place)
     return dataclasses.replace(check, path=str(target))
 
 
@@ -316,6 +317,8 @@ def _alternatives(request: Request) -> Iterator[tuple[str, Request]]:
     if request.sparse == (True,):
         dense = dataclasses.replace(request, sparse=(False,))
         yield "sparse=False", dense
+    if request.tolerance is not None:
+        yield "tolerance=None", dataclasses.replace(request, tolerance=None)
     modes = list(MODES)
     weaker = modes[modes.index(request.quantization) + 1 :]
     if is_quantization_aware(request.reference.model):

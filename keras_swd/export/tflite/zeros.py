@@ -12,10 +12,11 @@ from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.flatbuffer import StoredTensor
 from keras_swd.export.tflite.records import ExportError, StoredKernel
 from keras_swd.record import distinct
+from keras_swd.units.kernels import is_kernel
 
 
 def kernels_of(model: Any) -> dict[str, np.ndarray]:
-    """Finds the kernels of a model: float weights with two axes or more.
+    """Finds the kernels of a model that are of floating point.
 
     Args:
         model: Keras or tf_keras model.
@@ -27,7 +28,7 @@ def kernels_of(model: Any) -> dict[str, np.ndarray]:
     kernels = [
         weight
         for weight in model.weights
-        if len(weight.shape) >= 2 and "float" in str(weight.dtype)
+        if is_kernel(weight) and "float" in str(weight.dtype)
     ]
     paths = distinct(map(signature.weight_path, kernels))
     return {

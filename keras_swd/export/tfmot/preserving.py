@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_swd.export.tfmot.isolated import load_tf_keras, load_tfmot
+from keras_swd.units.kernels import is_kernel
 
 # No training comes to this step, so tfmot's masks stay as they were set.
 NEVER = 2**62
@@ -107,13 +108,7 @@ def _pruned(layer: Any, sparse: list[Any]) -> Any:
 
 
 def _kernels(layer: Any) -> list[Any]:
-    """Trainable weights that are no biases, some of which are matrices."""
-    return [
-        weight
-        for weight in layer.trainable_weights
-        if len(weight.shape) >= 2
-        and "bias" not in weight.name.rpartition("/")[2]
-    ]
+    return [weight for weight in layer.trainable_weights if is_kernel(weight)]
 
 
 def _zeros(kernel: Any) -> int:

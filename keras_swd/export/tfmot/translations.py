@@ -33,6 +33,7 @@ IDLE = {
     "implementation",
     "key_shape",
     "query_shape",
+    "rng_type",
     "value_shape",
 }
 
