@@ -139,6 +139,8 @@ class Target:
         for _ in range(TRIALS):
             values = self._values(self._counts(share, 1.0))
             self._excess = limit.excess(self._model, values)
+            if not self._excess:
+                break
             size = limit.measure(self._model)(values) + self._excess
             tried.append((share, size))
             close = size >= CLOSE * limit.limit or share == 0.0
@@ -146,7 +148,7 @@ class Target:
                 self._found = share
                 return
             share = self._next_share(limit, tried)
-            if not self._excess or share in dict(tried):
+            if share in dict(tried):
                 break
         self._found = None
         self._share_for(limit)
