@@ -271,11 +271,6 @@ class Block(Granularity):
         """Returns the constructor's arguments."""
         return {"shape": self.shape}
 
-    @classmethod
-    def from_config(cls, config: dict):
-        """Builds a granularity from what `get_config()` returned."""
-        return cls(shape=tuple(config["shape"]))
-
 
 @keras.saving.register_keras_serializable("keras_swd")
 class NM(Granularity):

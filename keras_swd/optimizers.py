@@ -238,10 +238,11 @@ def build_parts(model: keras.Model) -> tuple[OptimizerPart, ...]:
 
 def _class_of(optimizer: keras.optimizers.Optimizer) -> type:
     """Its public class: on PyTorch Keras makes one of a class of its own."""
-    for cls in type(optimizer).__mro__:
-        if cls in FORMS or not cls.__module__.startswith("keras.src.backend"):
-            return cls
-    return type(optimizer)
+    return next(
+        cls
+        for cls in type(optimizer).__mro__
+        if cls in FORMS or not cls.__module__.startswith("keras.src.backend")
+    )
 
 
 def _wrapped_again(optimizer, form: Callable):

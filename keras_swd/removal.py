@@ -113,7 +113,7 @@ def metrics_if_removed(
             y, sample_weight)`, or a data set.
 
     Returns:
-        Dictionary of the metrics, each name with the suffix `_if_removed`.
+        Dictionary from the names of the metrics to floats.
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, (tuple, list)):
@@ -122,7 +122,7 @@ def metrics_if_removed(
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
-    return {f"{name}_if_removed": value for name, value in metrics.items()}
+    return {name: float(value) for name, value in metrics.items()}
 
 
 @contextlib.contextmanager

@@ -216,11 +216,10 @@ class PruningScheduler(keras.callbacks.Callback):
         logs.update(run.end_epoch(masks))
         if self.monitor_data is not None:
             weights = run.prunable.weights
-            logs.update(
-                metrics_if_removed(
-                    self.model, weights, masks, self.monitor_data
-                )
+            metrics = metrics_if_removed(
+                self.model, weights, masks, self.monitor_data
             )
+            logs.update({f"{k}_if_removed": v for k, v in metrics.items()})
 
     def on_train_end(self, logs=None):
         """Removes the selected units, if the run was completed."""

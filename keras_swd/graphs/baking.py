@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.coupling.graph import interpret
 from keras_swd.rebuilding.again import copy_state
 
 #: What a list of edges consists of, as inputs of a model.
@@ -246,19 +247,21 @@ def _call_on_edges(model: keras.Model, x: Any, entries: Any, nodes: int) -> Any:
             copies[id(layer)] = _copy(layer, nodes)
         return copies[id(layer)]
 
-    def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+    def call(node: Any, tensors: dict[int, Any]) -> list[Any]:
+        layer = copied(node.operation)
+        args, kwargs = node.arguments.fill_in(tensors)
         taken = keras.tree.flatten((args, kwargs))
         if not any(value is absent for value in taken):
-            return layer(*args, **kwargs)
+            return keras.tree.flatten(layer(*args, **kwargs))
         if not isinstance(layer, OnEdges) or not _is_pair(args, absent):
             raise _unsupported(layer)
         try:
-            return layer(args[0][0], *entries)
+            return keras.tree.flatten(layer(args[0][0], *entries))
         except Exception as error:
             raise _unsupported(layer.layer) from error
 
-    # `clone_model` does this too, but only for as many inputs as there were.
-    outputs = model._run_through_graph([x, absent], copied, call)
+    flat = interpret(model, [x, absent], lambda layer, tensor: tensor, call)
+    outputs = keras.tree.pack_sequence_as(model.output, flat)
     for layer in model.layers:
         if id(layer) in copies:
             copy_state(layer, copies[id(layer)])

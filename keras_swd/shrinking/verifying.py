@@ -157,33 +157,42 @@ def _run_on_random(
     """Returns random inputs of a model, and its outputs for them."""
     cause: Exception | None = None
     for size in OPEN_SIZES:
-        for within in RANGES:
-            random = np.random.default_rng(0)
-
-            def draw(tensor, size=size, within=within, random=random):
-                values = _random_like(tensor, size, samples, random)
-                if keras.backend.is_float_dtype(tensor.dtype):
-                    values = within(scale * values)
-                return values.astype(tensor.dtype)
-
-            try:
-                inputs = keras.tree.map_structure(draw, graph_of(model).input)
-                outputs = _outputs(model, inputs)
-            except Exception as error:
-                cause = error
-                break
-            if all(np.isfinite(output).any() for output in outputs):
-                return inputs, outputs
-        else:
+        try:
+            found = _first_finite(model, size, scale, samples)
+        except Exception as error:
+            cause = error
+            continue
+        if found is None:
             raise ValueError(
                 f"Model {model.name!r} cannot be shrunk, since it gives NaN or "
                 "infinity on all random input, so that the result cannot be "
                 "verified. Check its weights."
             )
+        return found
     raise ValueError(
         f"Model {model.name!r} cannot be shrunk, since it cannot be run on "
         f"random input to verify the result. Cause: {cause}"
     ) from cause
+
+
+def _first_finite(
+    model: keras.Model, size: int, scale: float, samples: int
+) -> tuple[Any, list[np.ndarray]] | None:
+    """Inputs from the first range in which all outputs are finite somewhere."""
+    for within in RANGES:
+        random = np.random.default_rng(0)
+
+        def draw(tensor, within=within, random=random):
+            values = _random_like(tensor, size, samples, random)
+            if keras.backend.is_float_dtype(tensor.dtype):
+                values = within(scale * values)
+            return values.astype(tensor.dtype)
+
+        inputs = keras.tree.map_structure(draw, graph_of(model).input)
+        outputs = _outputs(model, inputs)
+        if all(np.isfinite(output).any() for output in outputs):
+            return inputs, outputs
+    return None
 
 
 def _random_like(

@@ -159,7 +159,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             point = ParetoPoint(
                 epoch=epoch + 1,
                 sparsity=sparsity,
-                value=float(values[f"{front.metric}_if_removed"]),
+                value=float(values[front.metric]),
                 bytes=self._foreseen(weights, masks),
                 file=self._free_name(
                     f"epoch-{epoch + 1:04d}-zeros-{sparsity:g}"
@@ -188,8 +188,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     def _front_of(self, values: dict[str, float]) -> ParetoFront:
         """The front so far, of the metric that counts."""
-        known = [name.removesuffix("_if_removed") for name in values]
-        metric, mode = find_metric(self.model, known, self.metric, self.mode)
+        metric, mode = find_metric(self.model, values, self.metric, self.mode)
         new = ParetoFront(metric, mode, self.kind.name)
         front = self.front or new
         if dataclasses.replace(front, points=()) == new:

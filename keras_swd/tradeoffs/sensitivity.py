@@ -226,7 +226,7 @@ def sensitivity(
     parts = find_parts(model, exclude)
     for part in parts:
         check_finite(part.weights)
-    before = _measured(model, [], [], data)
+    before = metrics_if_removed(model, [], [], data)
     name, mode = find_metric(model, before, metric, mode)
     return Sensitivity(
         name=model.name,
@@ -246,22 +246,13 @@ def _curves(
     for part in parts:
         size = part.units.size
         points = [
-            _measured(
+            metrics_if_removed(
                 model, part.weights, part.masks(removed_count(size, s)), data
             )
             for s in sparsities
         ]
         metrics = {name: tuple(p[name] for p in points) for name in points[0]}
         yield KernelSensitivity(part.path, size, metrics)
-
-
-def _measured(model, weights, masks, data) -> dict[str, float]:
-    """The metrics with the masked entries at zero."""
-    metrics = metrics_if_removed(model, weights, masks, data)
-    return {
-        name.removesuffix("_if_removed"): float(value)
-        for name, value in metrics.items()
-    }
 
 
 def _finite(content: Any) -> Any:

@@ -18,7 +18,7 @@ from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.differences import compare_output
 from keras_swd.export.tflite.quantization import is_quantization_aware
 from keras_swd.export.tflite.records import ExportError, TFLiteReport, brief
-from keras_swd.export.tflite.reference import Reference, prepare
+from keras_swd.export.tflite.reference import Reference
 from keras_swd.export.tflite.samples import gathered
 from keras_swd.export.tflite.writing import (
     check_path,
@@ -172,10 +172,7 @@ def to_tflite_micro(
     if len(packed) >= len(plain):
         packed, tensors = plain, tuple(map(_unpacked, tensors))
     files = MicroFile(plain), MicroFile(packed)
-    reference = prepare(single, samples)
-    arrays = [array[: checked.samples] for array in reference.arrays]
-    reference = dataclasses.replace(reference, arrays=arrays)
-    difference = _difference(*files, reference, checked)
+    difference = _difference(*files, request.reference, checked)
     plain_arena, arena = (file.arena_bytes() for file in files)
     with writing(target):
         write_whole(target, packed)

@@ -135,11 +135,7 @@ def compare(
     ]
     runs = run(files, reference)
     outputs = _compare_outputs(runs, tolerance, quantization)
-    agreements = [
-        output.top1_agreement
-        for output in outputs
-        if output.top1_agreement is not None
-    ]
+    overall = functools.reduce(worse, outputs)
     weights = [tensor for tensor in tensors if tensor.is_weight]
     kernels = find_kernels(kernels_of(reference.model), weights)
     return TFLiteCheck(
@@ -149,17 +145,11 @@ def compare(
         gzip_bytes=gzip_size(content),
         samples=len(reference.arrays[0]),
         tolerance=tolerance,
-        max_absolute_difference=max(
-            output.max_absolute_difference for output in outputs
-        ),
-        max_relative_difference=max(
-            output.max_relative_difference for output in outputs
-        ),
-        rms_relative_difference=max(
-            output.rms_relative_difference for output in outputs
-        ),
+        max_absolute_difference=overall.max_absolute_difference,
+        max_relative_difference=overall.max_relative_difference,
+        rms_relative_difference=overall.rms_relative_difference,
         delegate_difference=_delegate_difference(runs, tolerance, quantization),
-        top1_agreement=min(agreements) if agreements else None,
+        top1_agreement=overall.top1_agreement,
         outputs=outputs,
         inputs=tuple(files[0].input_names),
         batch_size=files[0].batch_size,

@@ -274,12 +274,8 @@ def write_smallest(request: Request, target: Path) -> TFLiteReport:
             reasons.setdefault(variant.refused, []).append(variant.name)
         told = [f"{'/'.join(n)}: {reason}" for reason, n in reasons.items()]
         raise ExportError(f"No file was written. {' '.join(told)}", difference)
-    known = {
-        field.name: getattr(check, field.name)
-        for field in dataclasses.fields(check)
-    }
     return TFLiteReport(
-        **known, sparse=chosen, variants=tuple(variants.values())
+        **vars(check), sparse=chosen, variants=tuple(variants.values())
     )
 
 
