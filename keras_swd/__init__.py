@@ -3,6 +3,7 @@
 from keras_swd import export as export
 from keras_swd import graphs as graphs
 from keras_swd.allocation import LAMP as LAMP
+from keras_swd.allocation import Allocation as Allocation
 from keras_swd.allocation import ErdosRenyi as ErdosRenyi
 from keras_swd.allocation import GlobalRanking as GlobalRanking
 from keras_swd.allocation import Uniform as Uniform
@@ -18,6 +19,7 @@ from keras_swd.granularity import NM as NM
 from keras_swd.granularity import Block as Block
 from keras_swd.granularity import Channel as Channel
 from keras_swd.granularity import CoupledChannels as CoupledChannels
+from keras_swd.granularity import Granularity as Granularity
 from keras_swd.granularity import Unstructured as Unstructured
 from keras_swd.optimizers import PruningOptimizer as PruningOptimizer
 from keras_swd.optimizers import with_pruning as with_pruning
@@ -49,6 +51,7 @@ from keras_swd.schedules import Constant as Constant
 from keras_swd.schedules import Exponential as Exponential
 from keras_swd.schedules import Linear as Linear
 from keras_swd.schedules import Polynomial as Polynomial
+from keras_swd.schedules import Schedule as Schedule
 from keras_swd.shrinking import shrink as shrink
 from keras_swd.statistics import renew_statistics as renew_statistics
 from keras_swd.summaries import PruningSummaries as PruningSummaries

@@ -13,7 +13,16 @@ from keras_swd.selection import kth_smallest, removed_count
 class Allocation(Configured):
     """Shares a target among kernels.
 
-    Subclasses implement `counts(scores, shapes, sparsity)`.
+    Subclasses implement `counts(scores, shapes, sparsity)`, and `get_config()`
+    if they take arguments.
+
+    Example:
+
+    >>> class Halves(keras_swd.Allocation):
+    ...     def counts(self, scores, shapes, sparsity):
+    ...         return [len(units) // 2 for units in scores]
+    >>> Halves().counts([np.ones(4), np.ones(10)], [(4,), (10,)], 0.9)
+    [2, 5]
     """
 
     def counts(
@@ -93,7 +102,8 @@ class LAMP(Allocation):
 
     Unit `u` of a kernel scores `s_u ** 2 / sum(s_v ** 2)`, the sum over the
     units `v` of that kernel which are not lower. The best unit of each kernel
-    scores 1, so no kernel empties while another has two units left.
+    scores 1 (0 in a kernel of zeros), so no kernel empties while another has
+    two units left, unless it was all zeros.
     `round(sparsity * n)` of all `n` units go; among equal scores earlier
     kernels come first.
 

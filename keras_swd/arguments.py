@@ -45,7 +45,7 @@ def check_progress(name: str, value) -> float:
 
 def check_positive(name: str, value) -> float:
     """Returns `value` as a float, or raises if it is not positive."""
-    if is_number(value) and 0.0 < value < math.inf:
+    if is_number(value) and value > 0.0:
         return float(value)
     raise ValueError(
         f"Argument `{name}` must be a number greater than 0. "
@@ -63,17 +63,30 @@ def check_not_negative(name: str, value) -> float:
     )
 
 
-def check_count(name: str, value) -> int | None:
+def check_count(name: str, value, least: int = 1, otherwise: str = "") -> int:
+    """Returns `value` as an integer, or raises if it is less than `least`.
+
+    Args:
+        name: String, that of the argument.
+        value: What came for it.
+        least: Integer, the lowest that is allowed. Defaults to `1`.
+        otherwise: String, what the message says after "an integer, 1 or
+            greater". Defaults to `""`.
+    """
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) >= least:
+            return operator.index(value)
+    raise ValueError(
+        f"Argument `{name}` must be an integer, {least} or greater{otherwise}. "
+        f"Received: {name}={value!r}."
+    )
+
+
+def check_optional_count(name: str, value) -> int | None:
     """Returns `value` as a positive integer or None, or raises."""
     if value is None:
         return None
-    with contextlib.suppress(TypeError):
-        if not isinstance(value, bool) and operator.index(value) > 0:
-            return operator.index(value)
-    raise ValueError(
-        f"Argument `{name}` must be a positive integer or None. "
-        f"Received: {name}={value!r}."
-    )
+    return check_count(name, value, otherwise=", or None")
 
 
 def check_repeatable(name: str, data) -> None:

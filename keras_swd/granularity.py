@@ -13,8 +13,26 @@ class Granularity(Configured):
     """Cuts a kernel into units, the sets of entries that go together.
 
     Subclasses implement `check(shape)`, `unit_scores(scores)` and
-    `expand(units, shape)`; both work on the tensors of any backend, inside and
-    outside compiled steps.
+    `expand(units, shape)`, and `get_config()` if they take arguments. They
+    work on the tensors of any backend, inside and outside compiled steps, so
+    use `keras.ops`.
+
+    Example:
+
+    >>> class Rows(keras_swd.Granularity):
+    ...     def unit_scores(self, scores):
+    ...         rows = ops.reshape(scores, (-1, scores.shape[-1]))
+    ...         return ops.mean(rows, axis=-1)
+    ...
+    ...     def expand(self, units, shape):
+    ...         units = ops.reshape(units, (*shape[:-1], 1))
+    ...         return ops.broadcast_to(units, shape)
+    >>> swd = keras_swd.SelectiveWeightDecay(granularity=Rows())
+    >>> layer = keras.layers.Dense(3, kernel_regularizer=swd)
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
+    >>> _ = keras_swd.remove(model, 0.75)
+    >>> int(np.count_nonzero(layer.get_weights()[0]))
+    3
     """
 
     #: Whether a unit spans several weights of a model, so that only the
@@ -187,7 +205,7 @@ class CoupledChannels(Granularity):
 
     coupled = True
 
-    def __init__(self, kernels: bool = False, may_empty: bool = False):
+    def __init__(self, *, kernels: bool = False, may_empty: bool = False):
         self.kernels = bool(kernels)
         self.may_empty = bool(may_empty)
 

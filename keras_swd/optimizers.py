@@ -136,11 +136,11 @@ def with_pruning(
     if plain not in FORMS:
         names = ", ".join(cls.__name__ for cls in FORMS)
         raise ValueError(
-            "Argument `optimizer` must be one whose update depends on the "
-            "gradient alone, for the weights that are cut off are not in the "
+            "Argument `optimizer` must be one that updates weights from "
+            "gradients only, since weights that are masked are not in the "
             f"kernel: {names}. Received: optimizer={plain.__name__}. Use "
-            "keras.optimizers.AdamW, or derive the class of an optimizer of "
-            "your own from `keras_swd.PruningOptimizer` too."
+            "`keras.optimizers.AdamW(weight_decay=0)`, or derive the class of "
+            "your own optimizer from `keras_swd.PruningOptimizer` too."
         )
     return _in_form(FORMS[plain], optimizer)
 

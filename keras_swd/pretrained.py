@@ -12,8 +12,8 @@ import keras
 def load_pretrained(name: str) -> keras.Model:
     """Loads a pruned network that comes with the package.
 
-    `saved_models/README.md` lists them with what they reach, and the command
-    that made each; a card in JSON beside the file tells its inputs.
+    `saved_models/README.md` lists them with their accuracies and the commands
+    that made them; a JSON card beside each file describes its inputs.
 
     Args:
         name: String, e.g. `"lenet5-mnist-95"`.

@@ -266,9 +266,9 @@ class Prunable:
 def _nothing_to_prune(model: keras.Model) -> ValueError:
     if any(map(pruning_regularizer, model.trainable_variables)):
         return ValueError(
-            f"No channel of model {model.name!r} can be pruned: all that "
-            "carry a pruning regularizer must stay. "
-            "`keras_swd.find_coupling(model)` tells why."
+            f"No channel of model {model.name!r} can be pruned: all channels "
+            "that carry a pruning regularizer have to stay. "
+            "`keras_swd.find_coupling(model)` says why."
         )
     return ValueError(
         f"No trainable kernel of model {model.name!r} carries a pruning "

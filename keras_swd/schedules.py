@@ -17,7 +17,22 @@ class Schedule(Configured):
     step, 1 after the last. A schedule keeps no counter, so a run that resumes
     at epoch 7 goes on with the value of epoch 7.
 
-    Subclasses implement `__call__(progress)` and `get_config()`.
+    Subclasses implement `__call__(progress)` and `get_config()`, and must be
+    registered with Keras if a file is to hold them.
+
+    Example:
+
+    >>> class Steps(keras_swd.Schedule):
+    ...     def __init__(self, value, steps):
+    ...         self.value, self.steps = value, steps
+    ...
+    ...     def __call__(self, progress):
+    ...         return self.value * int(self.steps * progress) / self.steps
+    ...
+    ...     def get_config(self):
+    ...         return {"value": self.value, "steps": self.steps}
+    >>> [Steps(100.0, 2)(progress) for progress in (0.0, 0.5, 0.9, 1.0)]
+    [0.0, 50.0, 50.0, 100.0]
     """
 
     def __call__(self, progress: float) -> float:
@@ -66,6 +81,7 @@ class _Growth(Schedule):
         self,
         start: float,
         end: float,
+        *,
         begin: float = 0.0,
         finish: float = 1.0,
     ):
@@ -197,6 +213,7 @@ class Polynomial(_Growth):
         self,
         start: float,
         end: float,
+        *,
         power: float = 3.0,
         begin: float = 0.0,
         finish: float = 1.0,

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.arguments import check_count
+from keras_swd.arguments import check_count, check_optional_count
 from keras_swd.coupling.graph import check_built
 from keras_swd.coupling.weights import values_of
 from keras_swd.rebuilding.again import all_layers
@@ -62,8 +62,8 @@ def renew_statistics(
         for averaged weights.
     """
     check_built(model)
-    steps = check_count("steps", steps)
-    batch_size = check_count("batch_size", batch_size) or 32
+    steps = check_optional_count("steps", steps)
+    batch_size = check_count("batch_size", batch_size)
     batches = _batches(data, batch_size, _number_of_inputs(model))
     found = [
         layer

@@ -107,9 +107,9 @@ def test_a_raw_int8_file_is_refused_with_what_to_do():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"bytes": 0}, "Argument `bytes` must be a positive integer"),
-        ({"bytes": None}, "Argument `bytes` must be a positive integer"),
-        ({"bytes": 2.5}, "Argument `bytes` must be a positive integer"),
+        ({"bytes": 0}, "Argument `bytes` must be an integer, 1 or greater"),
+        ({"bytes": None}, "Argument `bytes` must be an integer, 1 or greater"),
+        ({"bytes": 2.5}, "Argument `bytes` must be an integer, 1 or greater"),
         (
             {"bytes": 9, "quantization": "float16"},
             "Received: quantization='float16'",

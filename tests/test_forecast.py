@@ -163,4 +163,4 @@ def test_the_weakest_decay_is_the_one_that_is_warned_of():
 def test_a_decay_of_nothing_is_warned_of():
     swd = SelectiveWeightDecay(0.0)
     (message,) = warned([swd], keras.optimizers.SGD(0.05))
-    assert "drives no weight down" in message
+    assert "drives no weight to zero" in message

@@ -458,7 +458,7 @@ def test_layers_that_need_more_than_edges_are_named():
 
 @pytest.mark.parametrize("arguments", [(0, 3), (4, 0), (4, 2.5)])
 def test_sizes_must_be_positive_integers(arguments):
-    with pytest.raises(ValueError, match="must be a positive integer"):
+    with pytest.raises(ValueError, match="must be an integer, 1 or greater"):
         with_edges(make_gcn(), *arguments)
 
 

@@ -633,7 +633,7 @@ def test_a_second_run_selects_again():
 
 @quiet
 def test_a_resumed_run_without_its_selection_warns():
-    with pytest.warns(UserWarning, match="resumed after its units were selec"):
+    with pytest.warns(UserWarning, match="resumed after its units had been"):
         _, kernels = train(build(GReg1), initial_epoch=2)
     assert sum(np.count_nonzero(k == 0.0) for k in kernels) == round(0.7 * 72)
 

@@ -74,7 +74,9 @@ def test_the_penalty_is_the_sum_of_magnitudes_whatever_is_selected():
 
 
 def test_its_configuration_survives_json():
-    method = NetworkSlimming(0.5, 0.25, CoupledChannels(may_empty=True))
+    method = NetworkSlimming(
+        0.5, sparsity=0.25, granularity=CoupledChannels(may_empty=True)
+    )
     config = json.dumps(keras.saving.serialize_keras_object(method))
     copy = keras.saving.deserialize_keras_object(json.loads(config))
     assert copy.get_config() == method.get_config()

@@ -50,7 +50,7 @@ def test_growth_never_falls(cls, one, other):
     "schedule",
     [
         Constant(2.0),
-        Linear(0.1, 1.0, 0.1, 0.9),
+        Linear(0.1, 1.0, begin=0.1, finish=0.9),
         Exponential(0.1, 1.0, finish=0.5),
         Polynomial(0.1, 1.0, power=2.0),
     ],

@@ -208,8 +208,12 @@ def test_models_without_statistics_to_renew_are_refused():
         (iter([]), {}, "gave no batch"),
         (3.0, {}, r"`data` must be arrays.*data=3\.0"),
         ([X[:8], X[8:16]], {}, "has 1 inputs, and the list 2 arrays"),
-        (X, {"steps": 0}, "`steps` must be a positive integer"),
-        (X, {"batch_size": -1}, "`batch_size` must be a positive integer"),
+        (X, {"steps": 0}, "`steps` must be an integer, 1 or greater"),
+        (
+            X,
+            {"batch_size": -1},
+            "`batch_size` must be an integer, 1 or greater",
+        ),
     ],
 )
 def test_data_that_do_not_serve_change_nothing(data, arguments, message):

@@ -178,9 +178,10 @@ class Once:
             for weight, mask in zip(self.prunable.weights, masks, strict=True)
         ):
             warnings.warn(
-                "This run was resumed after its units were selected, but the "
-                "model brings no such selection, or one of other shapes. The "
-                "lowest units of now are selected instead. Resume with "
+                "This run was resumed after its units had been selected, but "
+                "the model contains no such selection, or one with other "
+                "shapes. The units that are lowest now are selected instead. "
+                "Resume with "
                 "`BackupAndRestore`, or with a model or weights saved after "
                 "the selection, from the model that was pruned.",
                 stacklevel=2,
@@ -214,9 +215,9 @@ class Once:
         asked = sum(self.prunable.counts())
         if kept_units != asked:
             warnings.warn(
-                f"This run was resumed after {kept_units:,} units were "
-                f"selected, which stay selected; its target now asks for "
-                f"{asked:,}. For another target, start a run of its own.",
+                f"This run was resumed after {kept_units:,} units had been "
+                "selected; they stay selected, although the target now asks "
+                f"for {asked:,}. For another target, start a new run.",
                 stacklevel=2,
             )
         return True

@@ -79,6 +79,11 @@ class FloorScheduler(keras.callbacks.Callback):
                 "Argument `share` is that of the weights left which goes at a "
                 f"time, in (0, 1). Received: share={share!r}."
             )
+        if not isinstance(monitor, str):
+            raise ValueError(
+                "Argument `monitor` must be the name of a metric in the logs, "
+                f"e.g. 'val_accuracy'. Received: monitor={monitor!r}."
+            )
         self.floor = float(floor)
         self.monitor = monitor
         self.share = float(share)

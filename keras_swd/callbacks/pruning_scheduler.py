@@ -7,7 +7,11 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import Allocation, check_allocation
-from keras_swd.arguments import check_count, check_progress, check_repeatable
+from keras_swd.arguments import (
+    check_optional_count,
+    check_progress,
+    check_repeatable,
+)
 from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
@@ -81,10 +85,10 @@ class PruningScheduler(keras.callbacks.Callback):
         monitor_data: Data to evaluate on at the end of each epoch with the
             selected units at zero: a tuple `(x, y)` or `(x, y, sample_weight)`,
             or a data set. Defaults to `None`.
-        reallocations: Integer, how often in the run the allocation decides
-            anew how many units each kernel gives up, and all of them for a
-            file's size; thresholds follow at every step. `None` decides at
-            every step too. Defaults to `100`.
+        reallocations: Integer, how often per run the allocation recomputes
+            how many units each kernel gives up (and, for the size of a file,
+            all of them together). Thresholds are updated at every step. `None`
+            recomputes at every step, too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
             Defaults to the end, or to what the regularizer's method has.
@@ -146,10 +150,12 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"Received: schedule={schedule!r}."
             )
         self.allocation = check_allocation(allocation)
-        self.total_steps = check_count("total_steps", total_steps)
+        self.total_steps = check_optional_count("total_steps", total_steps)
         self.monitor_data = monitor_data
         check_repeatable("monitor_data", monitor_data)
-        self.reallocations = check_count("reallocations", reallocations)
+        self.reallocations = check_optional_count(
+            "reallocations", reallocations
+        )
         self.remove_at = remove_at
         if remove_at is not None:
             self.remove_at = check_progress("remove_at", remove_at)

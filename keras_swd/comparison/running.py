@@ -180,7 +180,8 @@ def _check_sparsities(sparsities) -> list[float]:
 def _check_seeds(seeds) -> list[int]:
     """Returns the seeds, or raises a `ValueError`."""
     single = isinstance(seeds, numbers.Integral)
-    given = range(seeds) if single else list(seeds)
+    given = range(seeds) if single else seeds
+    given = list(given) if isinstance(given, Iterable) else []
     if not given or not all(
         isinstance(s, numbers.Integral) and int(s) >= 0 for s in given
     ):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.arguments import check_count
 from keras_swd.coupling.graph import interpret
 from keras_swd.rebuilding.again import copy_state
 
@@ -102,13 +103,7 @@ def with_edges(model: keras.Model, nodes: int, edges: int) -> keras.Model:
     keras_swd.export.to_tflite(model, "gcn.tflite", check_with=graph)
     ```
     """
-    for name, size in {"nodes": nodes, "edges": edges}.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(
-                f"Argument `{name}` must be a positive integer. "
-                f"Received: {name}={size!r}."
-            )
-    nodes, edges = int(nodes), int(edges)
+    nodes, edges = check_count("nodes", nodes), check_count("edges", edges)
     features = _features(model, nodes)
     x = keras.Input(
         batch_shape=(1, nodes, *features.shape[1:]),

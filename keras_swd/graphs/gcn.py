@@ -1,8 +1,8 @@
 """The graph convolutional network of Kipf and Welling."""
 
 import keras
-import numpy as np
 
+from keras_swd.arguments import check_count, is_number
 from keras_swd.graphs import layers
 
 
@@ -60,13 +60,13 @@ def gcn(
     >>> model.predict(inputs, batch_size=5, verbose=0).shape
     (5, 3)
     """
-    _check_size("features", features, 1)
-    _check_size("classes", classes, 2)
-    _check_size("units", units, 1)
-    if not 0.0 <= dropout < 1.0:
+    check_count("features", features)
+    check_count("classes", classes, least=2)
+    check_count("units", units)
+    if not is_number(dropout) or not 0.0 <= dropout < 1.0:
         raise ValueError(
             "Argument `dropout` is a share of the inputs, in [0, 1). "
-            f"Received: dropout={dropout}."
+            f"Received: dropout={dropout!r}."
         )
     x = keras.Input((features,), name="features")
     a = keras.Input((None,), sparse=True, name="adjacency")
@@ -76,13 +76,3 @@ def gcn(
     y = hidden([keras.layers.Dropout(dropout)(x), a])
     y = output([keras.layers.Dropout(dropout)(y), a])
     return keras.Model([x, a], y, name="gcn")
-
-
-def _check_size(name: str, size: int, least: int) -> None:
-    """Raises a `ValueError` unless an argument is an integer so large."""
-    whole = isinstance(size, (int, np.integer)) and size is not True
-    if not whole or size < least:
-        raise ValueError(
-            f"Argument `{name}` must be an integer, at least {least}. "
-            f"Received: {name}={size!r}."
-        )

@@ -20,8 +20,7 @@ class Exclusion:
         model: keras.Model,
         exclude: Iterable[str | keras.layers.Layer],
     ):
-        alone = isinstance(exclude, (str, keras.layers.Layer))
-        given: list[Any] = [exclude] if alone else list(exclude)
+        given = _as_list(exclude)
         trails = {id(layer): trail for layer, trail in walk(model)}
         self._model = model.name
         self._names = {e for e in given if isinstance(e, str)}
@@ -48,6 +47,20 @@ class Exclusion:
                 f"{self._model!r} has no such layer.{hint} "
                 f"Received: exclude={sorted(self._trails)}."
             )
+
+
+def _as_list(exclude: Any) -> list[Any]:
+    """Returns what is excluded as a list, or raises if it is something else."""
+    one = str, keras.layers.Layer
+    given = [exclude] if isinstance(exclude, one) else exclude
+    if isinstance(given, Iterable):
+        given = list(given)
+        if all(isinstance(each, one) for each in given):
+            return given
+    raise ValueError(
+        "Argument `exclude` must hold layers or their names, e.g. "
+        f"['classifier']. Received: exclude={exclude!r}."
+    )
 
 
 def excluded_layers(

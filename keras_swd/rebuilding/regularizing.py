@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_swd.coupling.graph import check_built
 from keras_swd.granularity import CoupledChannels
 from keras_swd.rebuilding.again import build_again
 from keras_swd.rebuilding.compiling import compile_alike
@@ -66,6 +67,7 @@ def with_regularizer(
             "keras_swd.SelectiveWeightDecay(). "
             f"Received: regularizer={regularizer!r}."
         )
+    check_built(model)
     placement = _Placement(regularizer, Exclusion(model, exclude))
     twin = build_again(model, placement.edit_model)
     placement.check(model, twin)

@@ -59,6 +59,7 @@ class AdaptiveSparsity(PruningRegularizer):
     def __init__(
         self,
         weight_decay: float = 5e-4,
+        *,
         rate: float = 0.01,
         sparsity: float | None = None,
     ):
@@ -73,7 +74,7 @@ class AdaptiveSparsity(PruningRegularizer):
             values: Float tensor of the kernel's shape.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         return plain_decay(values, self.weight_decay)
 
@@ -87,7 +88,7 @@ class AdaptiveSparsity(PruningRegularizer):
             threshold: Float scalar tensor, in standard deviations.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         del threshold
         return ops.mean(ops.cast(values != 0.0, "float32"))

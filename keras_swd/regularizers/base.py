@@ -133,7 +133,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             values: Float tensor of the kernel's shape.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `__call__(values)`."
@@ -152,7 +152,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             controls: Float tensor, what the scheduler set for this kernel.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         del strength, select, controls
         return self(values)

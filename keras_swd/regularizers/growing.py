@@ -6,6 +6,7 @@ from keras import ops
 from keras_swd.arguments import (
     check_count,
     check_not_negative,
+    check_optional_count,
     check_positive,
     check_progress,
 )
@@ -90,6 +91,7 @@ class GReg1(PruningRegularizer):
     def __init__(
         self,
         weight_decay: float = 5e-4,
+        *,
         sparsity: float | None = None,
         interval: int = 10,
         increment: float | None = None,
@@ -101,16 +103,10 @@ class GReg1(PruningRegularizer):
     ):
         super().__init__(sparsity, granularity, criterion)
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
-        steps = check_count("interval", interval)
-        if steps is None:
-            raise ValueError(
-                "Argument `interval` must be a positive integer, the steps "
-                "from one increment to the next. Received: interval=None."
-            )
-        self.interval = steps
+        self.interval = check_count("interval", interval)
         self.increment = _increment("increment", increment)
         self.ceiling = check_positive("ceiling", ceiling)
-        self.stabilizing = check_count("stabilizing", stabilizing)
+        self.stabilizing = check_optional_count("stabilizing", stabilizing)
         self.begin = check_progress("begin", begin)
         if self.begin == 1.0:
             raise ValueError(
@@ -132,7 +128,7 @@ class GReg1(PruningRegularizer):
             controls: Float tensor.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         strength = ops.cast(strength, "float32")
         low, high = self._kept_decay(strength), self.weight_decay + strength
@@ -208,11 +204,11 @@ class GReg1(PruningRegularizer):
     def _refuse(self, end: int, removal: int, total: int) -> None:
         times = (f"{key}={value!r}" for key, value in self._times().items())
         raise ValueError(
-            f"{type(self).__name__} has finished after {end} steps at the "
-            f"earliest, but units become zero after {removal} of {total} "
-            "steps. Train for more epochs, remove later (`remove_at` of "
-            "PruningScheduler), lower `interval`, `stabilizing` or `begin`, "
-            f"or raise increments. Received: {', '.join(times)}."
+            f"{type(self).__name__} needs at least {end} steps, but units "
+            f"become zero after {removal} of {total}. Train for more epochs, "
+            "remove later (`remove_at` of PruningScheduler), lower `interval`, "
+            "`stabilizing` or `begin`, or raise increments. "
+            f"Received: {', '.join(times)}."
         )
 
     def _times(self) -> dict:
@@ -287,6 +283,7 @@ class GReg2(GReg1):
     def __init__(
         self,
         weight_decay: float = 5e-4,
+        *,
         sparsity: float | None = None,
         interval: int = 10,
         increment: float | None = None,
@@ -300,14 +297,14 @@ class GReg2(GReg1):
     ):
         super().__init__(
             weight_decay,
-            sparsity,
-            interval,
-            increment,
-            ceiling,
-            stabilizing,
-            begin,
-            granularity,
-            criterion,
+            sparsity=sparsity,
+            interval=interval,
+            increment=increment,
+            ceiling=ceiling,
+            stabilizing=stabilizing,
+            begin=begin,
+            granularity=granularity,
+            criterion=criterion,
         )
         self.picking_increment = _increment(
             "picking_increment", picking_increment

@@ -141,6 +141,7 @@ class IrrelevantWeights(PruningRegularizer):
     def __init__(
         self,
         alpha: float | None = None,
+        *,
         scale: float = 1.0,
         sparsity: float | None = None,
     ):
@@ -214,10 +215,11 @@ class Lobster(IrrelevantWeights):
     def __init__(
         self,
         alpha: float | None = 1.0,
+        *,
         scale: float = 1.0,
         sparsity: float | None = None,
     ):
-        super().__init__(alpha, scale, sparsity)
+        super().__init__(alpha, scale=scale, sparsity=sparsity)
 
     def irrelevance(self, grads, present):
         """Returns how little the loss feels each weight, in [0, 1]."""

@@ -71,6 +71,7 @@ class MagnitudePruning(PruningRegularizer):
     def __init__(
         self,
         weight_decay: float = 5e-4,
+        *,
         begin: float = 0.2,
         end: float = 0.7,
         removals: int = 100,
@@ -83,7 +84,7 @@ class MagnitudePruning(PruningRegularizer):
         self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.begin = check_progress("begin", begin)
         self.end = check_progress("end", end)
-        self.removals = check_count("removals", removals) or 1
+        self.removals = check_count("removals", removals)
         self.power = check_positive("power", power)
         self._check_order(self.end)
         if self.removals > 1 and self.granularity.fixed_sparsity is not None:

@@ -49,6 +49,7 @@ class NetworkSlimming(PruningRegularizer):
     def __init__(
         self,
         rate: float = 1e-4,
+        *,
         sparsity: float | None = None,
         granularity: Granularity | None = None,
         criterion=None,

@@ -61,6 +61,7 @@ class SelectiveWeightDecay(PruningRegularizer):
     def __init__(
         self,
         weight_decay: float = 1e-3,
+        *,
         sparsity: float | None = None,
         granularity: Granularity | None = None,
         criterion=None,
@@ -75,7 +76,7 @@ class SelectiveWeightDecay(PruningRegularizer):
             values: Float tensor of the kernel's shape.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         return plain_decay(values, self.weight_decay)
 
@@ -89,7 +90,7 @@ class SelectiveWeightDecay(PruningRegularizer):
             controls: Float tensor.
 
         Returns:
-            Float32 scalar tensor.
+            Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         low = self.weight_decay
         high = low * (1.0 + ops.cast(strength, "float32"))
@@ -100,9 +101,10 @@ class SelectiveWeightDecay(PruningRegularizer):
         plan = super().plan(schedule, total_steps, remove_at)
         if not self.weight_decay and plan.strength(plan.remove_at):
             warnings.warn(
-                "SelectiveWeightDecay(weight_decay=0.0) drives no weight down, "
-                "for the strength multiplies it. Give it the weight decay that "
-                "the model is to have, and the optimizer none.",
+                "SelectiveWeightDecay(weight_decay=0.0) drives no weight to "
+                "zero, because the strength multiplies the weight decay. Set "
+                "the weight decay of the model here, and none in the "
+                "optimizer.",
                 stacklevel=2,
             )
         return plan

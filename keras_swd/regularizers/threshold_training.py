@@ -167,8 +167,8 @@ class ThresholdTraining(OptimizerPart):
         varied = np.ptp(found) > 0.0
         if not varied and (fresh or not removed):
             raise ValueError(
-                f"Kernel {kernel.path!r} holds one value alone, of which "
-                "centring leaves nothing. Give its layer no "
+                f"Kernel {kernel.path!r} holds a single value, so centring "
+                "would leave only zeros. Give its layer no "
                 "`AdaptiveSparsity`, or an initializer that draws values."
             )
         return None if removed else whole

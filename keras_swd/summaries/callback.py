@@ -84,8 +84,8 @@ class PruningSummaries(keras.callbacks.Callback):
                 "or keras_swd.FloorScheduler of the run, or None. "
                 f"Received: scheduler={scheduler!r}."
             )
-        self.settings = dict(settings or {})
         try:
+            self.settings = dict(settings or {})
             json.dumps(self.settings, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(

@@ -228,10 +228,10 @@ def fewest(
     """
     if cost(~removed(most)) > allowed:
         raise ValueError(
-            f"No more than {most} channels can go, and these leave "
-            f"{cost(~removed(most)):,} of the at most {allowed:,.0f} that the "
-            "budget allows. Raise `left`, or let more weights carry the "
-            "regularizer of `CoupledChannels`."
+            f"At most {most} channels can be removed, which leaves "
+            f"{cost(~removed(most)):,}; the budget allows {allowed:,.0f}. "
+            "Raise `left`, or let more weights carry the regularizer of "
+            "`CoupledChannels`."
         )
     low, high = 0, most
     while low < high:

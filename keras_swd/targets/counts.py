@@ -35,7 +35,13 @@ def check_goal(sparsity) -> Goal:
     """Returns a target as it is meant, or raises if it is none."""
     if sparsity is None or isinstance(sparsity, Budget | SizeLimit):
         return sparsity
-    return check_sparsity(sparsity)
+    try:
+        return check_sparsity(sparsity)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or pass keras_swd.Parameters(left=0.5), "
+            "keras_swd.Operations(left=0.5) or keras_swd.TFLiteBytes(50_000)."
+        ) from None
 
 
 class Target:

@@ -11,14 +11,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.allocation import LAMP, Allocation
+from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.arguments import check_sparsities
 from keras_swd.export.sizes.kind import FileKind
 from keras_swd.prunable import Prunable
 from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.removal import metrics_if_removed, removed_for_a_moment
 from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
-from keras_swd.tradeoffs.metric import check_measurable, find_metric
+from keras_swd.tradeoffs.metric import (
+    check_comparable,
+    check_compiled,
+    find_metric,
+)
 from keras_swd.units.masking import Weight, all_finite
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
@@ -64,8 +68,9 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument does not fit; at the start of `fit`, if no
-            kernel is prunable or units are coupled channels; at the end of
-            the first epoch, if the folder tells a front of another kind.
+            kernel is prunable, units are coupled channels, or the folder holds
+            a front of another kind (of another metric that the model chooses:
+            at the end of the first epoch).
 
     Example:
 
@@ -103,12 +108,13 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 "Argument `folder` must name a folder within an existing one. "
                 f"Received: folder={str(folder)!r}."
             )
+        check_comparable(data, mode)
         self.data = data
         self.sparsities = tuple(sorted(check_sparsities(sparsities)))
         self.metric = metric
         self.mode = mode
         self.kind = FileKind(quantization, gzip)
-        self.allocation = allocation or LAMP()
+        self.allocation = check_allocation(allocation)
         #: The `ParetoFront` so far; None before the first epoch has ended.
         self.front: ParetoFront | None = None
 
@@ -126,7 +132,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Checks all that can be checked, and reads an earlier front."""
         model = self.model
-        check_measurable(model, self.data, self.mode)
+        check_compiled(model)
         self.front = None
         self._plain: keras.Model | None = None
         if model.built:
@@ -142,6 +148,9 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 if (self.folder / point.file).exists()
             ]
             self.front = dataclasses.replace(self.front, points=tuple(there))
+            # What Keras knows after an epoch is taken to be the same till then.
+            mode = self.front.mode if self.mode == "auto" else self.mode
+            self._check_same(self.metric or self.front.metric, mode)
 
     def on_epoch_end(self, epoch, logs=None):
         """Evaluates at each sparsity, and keeps what is not beaten."""
@@ -189,16 +198,22 @@ class ParetoCheckpoint(keras.callbacks.Callback):
     def _front_of(self, values: dict[str, float]) -> ParetoFront:
         """The front so far, of the metric that counts."""
         metric, mode = find_metric(self.model, values, self.metric, self.mode)
+        if self.front is None:
+            return ParetoFront(metric, mode, self.kind.name)
+        self._check_same(metric, mode)
+        return self.front
+
+    def _check_same(self, metric: str, mode: str) -> None:
+        """Raises a `ValueError` if the folder holds another kind of front."""
         new = ParetoFront(metric, mode, self.kind.name)
-        front = self.front or new
-        if dataclasses.replace(front, points=()) == new:
-            return front
-        raise ValueError(
-            f"Argument `folder` tells a front of {front.metric!r} "
-            f"({front.mode}) and the {front.file}, and this run makes one of "
-            f"{metric!r} ({mode}) and the {new.file}. Name another folder. "
-            f"Received: folder={str(self.folder)!r}."
-        )
+        front = self.front
+        if front and dataclasses.replace(front, points=()) != new:
+            raise ValueError(
+                f"Argument `folder` holds a front of {front.metric!r} "
+                f"({front.mode}) and the {front.file}, and this run makes one "
+                f"of {metric!r} ({mode}) and the {new.file}. Name another "
+                f"folder. Received: folder={str(self.folder)!r}."
+            )
 
     def _prunable(self, model: keras.Model, sparsity: float) -> Prunable:
         """What is pruned, if its size can be foreseen."""

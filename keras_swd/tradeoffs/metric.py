@@ -10,19 +10,22 @@ from keras_swd.arguments import check_repeatable
 MODES = ("auto", "max", "min")
 
 
-def check_measurable(model: keras.Model, data: Any, mode: str) -> None:
-    """Raises a `ValueError` if a model cannot be evaluated again and again.
-
-    Args:
-        model: A built model.
-        data: The argument `data` of a public function.
-        mode: Its argument `mode`.
-    """
+def check_compiled(model: keras.Model) -> None:
+    """Raises a `ValueError` if a model has no metrics."""
     if not model.compiled:
         raise ValueError(
             f"Model {model.name!r} is not compiled, so it has no metrics. Call "
             "`model.compile(loss=..., metrics=[...])` first."
         )
+
+
+def check_comparable(data: Any, mode: str) -> None:
+    """Raises a `ValueError` if nothing can be compared on data, or so.
+
+    Args:
+        data: The argument `data` of a public function.
+        mode: Its argument `mode`.
+    """
     check_repeatable("data", data)
     if mode not in MODES:
         raise ValueError(

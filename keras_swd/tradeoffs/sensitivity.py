@@ -16,7 +16,12 @@ from keras_swd.files import check_png, write_whole
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.removal import metrics_if_removed
 from keras_swd.selection import removed_count
-from keras_swd.tradeoffs.metric import check_measurable, find_metric, gain
+from keras_swd.tradeoffs.metric import (
+    check_comparable,
+    check_compiled,
+    find_metric,
+    gain,
+)
 from keras_swd.tradeoffs.parts import Part, find_parts
 from keras_swd.tradeoffs.pictures import draw_sensitivity
 from keras_swd.units.masking import check_finite
@@ -216,7 +221,8 @@ def sensitivity(
         Networks", NeurIPS 2015, arXiv 1506.02626, section 4, figure 6.
     """
     check_built(model)
-    check_measurable(model, data, mode)
+    check_compiled(model)
+    check_comparable(data, mode)
     tried = tuple(sorted(check_sparsities(sparsities)))
     if not is_number(within) or within < 0.0:
         raise ValueError(

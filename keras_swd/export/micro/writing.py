@@ -103,8 +103,8 @@ def to_tflite_micro(
     the model runs. This saves flash memory and costs working memory: room for
     the weights of the largest layer, expanded, and some time. The firmware
     must register the operator (`AddDecode`), which TFLite Micro has since
-    October 2025. LiteRT has it not, so the file does not run on a phone, as
-    the sparse files of `to_tflite` do not run in TFLite Micro.
+    October 2025. LiteRT does not have it, so the file does not run on a phone,
+    as the sparse files of `to_tflite` do not run in TFLite Micro.
 
     The plain file is written and compared with Keras as by `to_tflite`. Then
     the packed file must give the same outputs as the plain one in TFLite

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from keras_swd.arguments import check_count
 from keras_swd.export.sizes.kind import FileKind, Predictor
 from keras_swd.export.sizes.trial import excess
 from keras_swd.targets.limits import SizeLimit
@@ -61,13 +61,7 @@ class TFLiteBytes(SizeLimit):
         quantization: str | None = None,
         gzip: bool = False,
     ):
-        whole = isinstance(bytes, numbers.Integral)
-        if not whole or isinstance(bytes, bool) or bytes < 1:
-            raise ValueError(
-                "Argument `bytes` must be a positive integer. "
-                f"Received: bytes={bytes!r}."
-            )
-        self.bytes = int(bytes)
+        self.bytes = check_count("bytes", bytes)
         self.kind = FileKind(quantization, gzip)
 
     @property

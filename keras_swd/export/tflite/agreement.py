@@ -197,7 +197,7 @@ def _read(
     needed = sorted(name for name in names if name.startswith("Flex"))
     if needed and not flex:
         raise ExportError(
-            "The file needs TensorFlow's own operators, which LiteRT has not: "
+            "The file needs TensorFlow's own operators, which LiteRT lacks: "
             f"{', '.join(needed)}."
         )
     return tensors, graph

@@ -102,5 +102,5 @@ def check_tolerance(tolerance: Any, quantization: str | None) -> float:
     raise ValueError(
         "Argument `tolerance` must be a number, at least 0: a difference "
         "relative to the outputs; or None. "
-        f"Received: tolerance={tolerance}."
+        f"Received: tolerance={tolerance!r}."
     )
