@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -40,11 +42,33 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file whole or not at all: beside its place, then renamed."""
     # A link to a file stays, and is followed.
     target = check_target(path).resolve()
-    # Not `tempfile`: its files are readable by their owner alone.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
+    with beside(target) as temporary:
+        write_new(temporary, content)
         os.replace(temporary, target)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet, down to the disk."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Names a new file of the same kind in the folder of another.
+
+    What still has that name at the end is removed.
+
+    Args:
+        target: `Path`, where the file will lie in the end.
+    """
+    # Not `tempfile`: its files are readable by their owner alone, and a
+    # renamed file keeps that.
+    name = f".{target.stem}.{secrets.token_hex(8)}{target.suffix}"
+    temporary = target.with_name(name)
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)

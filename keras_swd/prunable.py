@@ -9,8 +9,8 @@ import numpy as np
 from keras_swd.allocation import Allocation
 from keras_swd.backend.processes import in_pieces
 from keras_swd.coupling.following import follow
-from keras_swd.coupling.graph import check_built
 from keras_swd.coupling.liveness import find_live
+from keras_swd.models import check_built
 from keras_swd.regularizers.base import (
     Controls,
     PruningRegularizer,

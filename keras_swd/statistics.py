@@ -10,9 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_swd.arguments import check_count, check_optional_count
-from keras_swd.coupling.graph import check_built
 from keras_swd.coupling.weights import values_of
-from keras_swd.rebuilding.again import all_layers
+from keras_swd.models import all_layers, check_built
 
 
 def renew_statistics(

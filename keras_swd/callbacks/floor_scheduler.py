@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_swd.arguments import check_positive, check_sparsity, is_number
 from keras_swd.backend.host import read
-from keras_swd.coupling.graph import check_built
+from keras_swd.models import check_built
 from keras_swd.optimizers import build_parts
 from keras_swd.regularizers.irrelevance import IrrelevanceDecay
 from keras_swd.selection import removed_count

@@ -15,7 +15,7 @@ from keras_swd.arguments import (
 from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
-from keras_swd.coupling.graph import is_built
+from keras_swd.models import is_built
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule
 from keras_swd.targets.counts import check_goal

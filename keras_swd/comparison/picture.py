@@ -1,7 +1,8 @@
 """A comparison as a picture."""
 
-import io
 import itertools
+
+from keras_swd.figures import new_figure, png
 
 #: Shapes of the points, so that lines differ without colours too.
 MARKERS = "osD^vP*X<>hp"
@@ -9,8 +10,6 @@ MARKERS = "osD^vP*X<>hp"
 
 def draw(metric: str, rows, lowest: float | None) -> bytes:
     """Returns the PNG of a comparison.
-
-    It is drawn without matplotlib's global state.
 
     Args:
         metric: String, the name of the upright axis.
@@ -21,11 +20,8 @@ def draw(metric: str, rows, lowest: float | None) -> bytes:
         Bytes.
     """
     from matplotlib import color_sequences
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(8.0, 5.0)
     axes = figure.subplots()
     methods = list(dict.fromkeys(row.method for row in rows))
     colours = [*color_sequences["tab10"], *color_sequences["Dark2"]]
@@ -50,9 +46,7 @@ def draw(metric: str, rows, lowest: float | None) -> bytes:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    content = io.BytesIO()
-    canvas.print_png(content)
-    return content.getvalue()
+    return png(figure)
 
 
 def _draw_level(axes, row, style) -> None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_swd.models import check_built
+
 Value = TypeVar("Value")
 
 
@@ -29,33 +31,6 @@ def graph_of(layer: Any) -> Any:
         return None
     # A subclass may call its layers in a way of its own.
     return layer if type(layer).call.__module__.startswith("keras.") else None
-
-
-def check_built(model: Any, kind: Any = keras.Model) -> None:
-    """Raises a `ValueError` if this is no model, or one without weights yet."""
-    if not isinstance(model, kind):
-        raise ValueError(
-            "Argument `model` must be a Keras model. For a file, load it with "
-            f"`keras.saving.load_model` first. Received: model={model!r}."
-        )
-    if not is_built(model):
-        raise ValueError(
-            f"Argument `model` must be built, {model.name!r} is not: it has no "
-            "weights yet. Call it on data, or `model.build(input_shape)`, "
-            f"first. Received: model={model!r}."
-        )
-
-
-def is_built(model: Any) -> bool:
-    """Whether a model has its weights.
-
-    One that only says how a step is trained, as models of several networks do,
-    has no `call` to build it; its layers are built by themselves.
-    """
-    layers = list(model._flatten_layers(include_self=False))
-    return model.built or (
-        bool(layers) and all(layer.built for layer in layers)
-    )
 
 
 def check_model(model: keras.Model) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_swd.coupling.graph import check_built
+from keras_swd.models import all_layers, check_built
 from keras_swd.regularizers.base import PruningRegularizer
 
 
@@ -47,12 +47,6 @@ def build_again(
             ) from error
     copy_state(model, twin)
     return twin
-
-
-def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the model and its layers at any depth."""
-    # Keras' public `layers` stops at the first level.
-    return list(model._flatten_layers())
 
 
 def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:

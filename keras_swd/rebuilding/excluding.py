@@ -1,10 +1,12 @@
 """Which layers of a model an argument `exclude` means."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
+
+from keras_swd.models import walk
 
 
 class Exclusion:
@@ -84,14 +86,3 @@ def excluded_layers(
     return [
         layer for layer, trail in walked if exclusion.means(layer.name, trail)
     ]
-
-
-def walk(
-    model: keras.layers.Layer, trail: str = ""
-) -> Iterator[tuple[keras.layers.Layer, str]]:
-    """Yields the layers of a model at any depth, each with its path."""
-    for layer in model.layers:
-        path = f"{trail}/{layer.name}".strip("/")
-        yield layer, path
-        if hasattr(layer, "layers"):
-            yield from walk(layer, path)

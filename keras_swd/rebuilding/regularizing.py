@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_swd.coupling.graph import check_built
 from keras_swd.granularity import CoupledChannels
+from keras_swd.models import check_built
 from keras_swd.rebuilding.again import build_again
 from keras_swd.rebuilding.compiling import compile_alike
 from keras_swd.rebuilding.excluding import Exclusion

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_swd.rebuilding.again import all_layers, build_again
+from keras_swd.models import all_layers
+from keras_swd.rebuilding.again import build_again
 from keras_swd.rebuilding.compiling import compile_alike
 from keras_swd.regularizers.base import PruningRegularizer
 

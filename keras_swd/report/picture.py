@@ -1,20 +1,15 @@
 """A sparsity report as a picture."""
 
-import io
 import math
 
 import numpy as np
 
+from keras_swd.figures import new_figure, png, short
 from keras_swd.report.magnitudes import HIGHEST, LOWEST, PER_DECADE
-
-#: Characters of a kernel's path.
-LABEL = 44
 
 
 def draw(report) -> bytes:
     """Returns the PNG of a `SparsityReport`.
-
-    It is drawn without matplotlib's global state.
 
     Args:
         report: `SparsityReport` with at least one kernel.
@@ -22,16 +17,13 @@ def draw(report) -> bytes:
     Returns:
         Bytes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     kernels = report.kernels
     counted = [k.magnitudes is not None for k in kernels]
     height = min(1.6 + 0.45 * len(kernels), 300.0)
     layout = ConstrainedLayoutEngine(wspace=0.06)
-    figure = Figure(figsize=(10.0, height), dpi=150, layout=layout)
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(10.0, height, layout)
     panels = figure.subplots(1, 1 + any(counted), sharey=True, squeeze=False)[0]
     share = report.prunable.percentage
     kind = "prunable" if any(k.prunable for k in kernels) else "kernel"
@@ -41,9 +33,7 @@ def draw(report) -> bytes:
     if any(counted):
         _draw_magnitudes(panels[1], kernels)
     panels[0].set_ylim(len(kernels) - 0.4, -0.6)
-    content = io.BytesIO()
-    canvas.print_png(content)
-    return content.getvalue()
+    return png(figure)
 
 
 def _draw_sparsity(axes, kernels) -> None:
@@ -62,10 +52,7 @@ def _draw_sparsity(axes, kernels) -> None:
             color="white" if inside else "#333333",
             fontsize=9,
         )
-    labels = [
-        k.path if len(k.path) <= LABEL else f"…{k.path[1 - LABEL :]}"
-        for k in kernels
-    ]
+    labels = [short(kernel.path) for kernel in kernels]
     axes.set_yticks(rows, labels, fontsize=9, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0.0, 100.0)

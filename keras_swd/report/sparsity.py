@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_png, write_whole
 from keras_swd.kernel_uses import kernel_uses
+from keras_swd.models import check_built
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.magnitudes import count_magnitudes

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_swd.coupling.graph import graph_of
-from keras_swd.rebuilding.again import all_layers
+from keras_swd.models import all_layers
 
 #: Largest relative difference, by the type in which a model computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-5}

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.arguments import check_sparsities
 from keras_swd.export.sizes.kind import FileKind
+from keras_swd.files import beside
 from keras_swd.prunable import Prunable
 from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.removal import metrics_if_removed, removed_for_a_moment
@@ -234,12 +234,9 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             self._plain = plain_copy(self.model)
         self._plain.set_weights(self.model.get_weights())
         target = self.folder / point.file
-        temporary = target.with_name(f".{secrets.token_hex(8)}.keras")
-        try:
+        with beside(target) as temporary:
             self._plain.save(temporary)
             os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _free_name(self, stem: str) -> str:
         """The name of a file that no model of another run has."""

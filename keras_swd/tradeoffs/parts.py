@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import LAMP
+from keras_swd.models import all_layers
 from keras_swd.prunable import Prunable
-from keras_swd.rebuilding.again import all_layers
 from keras_swd.rebuilding.excluding import excluded_layers
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.selection import lowest_units

@@ -1,11 +1,6 @@
 """Sensitivities and fronts as pictures."""
 
-import contextlib
-import io
-from collections.abc import Iterator
-
-#: Characters of a kernel's path.
-LABEL = 44
+from keras_swd.figures import new_figure, png, short
 
 
 def draw_sensitivity(report) -> bytes:
@@ -22,42 +17,42 @@ def draw_sensitivity(report) -> bytes:
         [max(value, 0.0) for value in report.lost(k)] for k in report.kernels
     ]
     targets = report.targets
-    content = io.BytesIO()
     height = min(1.4 + 0.38 * rows, 300.0)
-    with _axes(content, (4.6 + 0.8 * columns, height)) as axes:
-        # From `within` to ten times as much, all that matters has a shade.
-        top = max(10.0 * report.within, 1e-9)
-        axes.imshow(lost, cmap="YlOrBr", aspect="auto", vmin=0.0, vmax=top)
-        for row, kernel in enumerate(report.kernels):
-            values = kernel.metrics[report.metric]
-            for column, value in enumerate(values):
-                dark = lost[row][column] > 0.6 * top
-                axes.text(
-                    column,
-                    row,
-                    f"{value:.4f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "#333333",
-                )
-            if targets[kernel.path] in report.sparsities:
-                column = report.sparsities.index(targets[kernel.path])
-                _frame(axes, row, column)
-        labels = [_short(kernel.path) for kernel in report.kernels]
-        axes.set_yticks(range(rows), labels, fontsize=9, parse_math=False)
-        shares = [f"{100 * s:g}" for s in report.sparsities]
-        axes.set_xticks(range(columns), shares)
-        axes.tick_params(length=0)
-        axes.set_xlabel("zeros of the kernel, in percent")
-        axes.spines[:].set_visible(False)
-        before = report.before[report.metric]
-        axes.set_title(
-            f"{report.metric} of {report.name} ({before:.4f} with all weights)",
-            fontsize=10,
-            parse_math=False,
-        )
-    return content.getvalue()
+    figure = new_figure(4.6 + 0.8 * columns, height)
+    axes = figure.subplots()
+    # From `within` to ten times as much, all that matters has a shade.
+    top = max(10.0 * report.within, 1e-9)
+    axes.imshow(lost, cmap="YlOrBr", aspect="auto", vmin=0.0, vmax=top)
+    for row, kernel in enumerate(report.kernels):
+        values = kernel.metrics[report.metric]
+        for column, value in enumerate(values):
+            dark = lost[row][column] > 0.6 * top
+            axes.text(
+                column,
+                row,
+                f"{value:.4f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "#333333",
+            )
+        if targets[kernel.path] in report.sparsities:
+            column = report.sparsities.index(targets[kernel.path])
+            _frame(axes, row, column)
+    labels = [short(kernel.path) for kernel in report.kernels]
+    axes.set_yticks(range(rows), labels, fontsize=9, parse_math=False)
+    shares = [f"{100 * s:g}" for s in report.sparsities]
+    axes.set_xticks(range(columns), shares)
+    axes.tick_params(length=0)
+    axes.set_xlabel("zeros of the kernel, in percent")
+    axes.spines[:].set_visible(False)
+    before = report.before[report.metric]
+    axes.set_title(
+        f"{report.metric} of {report.name} ({before:.4f} with all weights)",
+        fontsize=10,
+        parse_math=False,
+    )
+    return png(figure)
 
 
 def draw_front(front) -> bytes:
@@ -72,38 +67,26 @@ def draw_front(front) -> bytes:
     points = sorted(front.points, key=lambda point: point.bytes)
     sizes = [point.bytes / 1024 for point in points]
     values = [point.value for point in points]
-    content = io.BytesIO()
-    with _axes(content, (7.0, 4.4)) as axes:
-        # From each size on, its metric is to be had.
-        axes.step(sizes, values, where="post", color="#2b7a9b", linewidth=1.3)
-        axes.plot(sizes, values, "o", color="#2b7a9b", markersize=5)
-        for point, size in zip(points, sizes, strict=True):
-            axes.annotate(
-                f"{100 * point.sparsity:.3g}% zeros, epoch {point.epoch}",
-                (size, point.value),
-                xytext=(5, -11),
-                textcoords="offset points",
-                fontsize=7,
-                color="#555555",
-            )
-        axes.margins(x=0.12, y=0.1)
-        axes.set_xlabel(f"foreseen size of the {front.file}, in KiB")
-        axes.set_ylabel(f"{front.metric} if removed", parse_math=False)
-        axes.grid(color="#e4e4e4", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    return content.getvalue()
-
-
-@contextlib.contextmanager
-def _axes(content: io.BytesIO, size: tuple[float, float]) -> Iterator:
-    """Yields axes to draw on, without matplotlib's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    yield figure.subplots()
-    canvas.print_png(content)
+    figure = new_figure(7.0, 4.4)
+    axes = figure.subplots()
+    # From each size on, its metric is to be had.
+    axes.step(sizes, values, where="post", color="#2b7a9b", linewidth=1.3)
+    axes.plot(sizes, values, "o", color="#2b7a9b", markersize=5)
+    for point, size in zip(points, sizes, strict=True):
+        axes.annotate(
+            f"{100 * point.sparsity:.3g}% zeros, epoch {point.epoch}",
+            (size, point.value),
+            xytext=(5, -11),
+            textcoords="offset points",
+            fontsize=7,
+            color="#555555",
+        )
+    axes.margins(x=0.12, y=0.1)
+    axes.set_xlabel(f"foreseen size of the {front.file}, in KiB")
+    axes.set_ylabel(f"{front.metric} if removed", parse_math=False)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return png(figure)
 
 
 def _frame(axes, row: int, column: int) -> None:
@@ -120,7 +103,3 @@ def _frame(axes, row: int, column: int) -> None:
             linewidth=1.8,
         )
     )
-
-
-def _short(path: str) -> str:
-    return path if len(path) <= LABEL else f"…{path[1 - LABEL :]}"

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from keras_swd.arguments import check_sparsities, is_number
-from keras_swd.coupling.graph import check_built
 from keras_swd.files import check_png, write_whole
+from keras_swd.models import check_built
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.removal import metrics_if_removed
 from keras_swd.selection import removed_count

@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_swd.export.speed.graph import Graph, Step, follow
 from keras_swd.export.tflite.signature import to_numpy
-from keras_swd.rebuilding.again import all_layers
+from keras_swd.models import all_layers
 
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 #: What TensorFlow calls the operation of a layer with a kernel.

@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.records import ExportError, brief
-from keras_swd.rebuilding.again import all_layers, copy_state, scope_of
+from keras_swd.models import all_layers
+from keras_swd.rebuilding.again import copy_state, scope_of
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 # Shortened mantissas change the outputs; a clone that lost an argument of its

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.modes import find_mode
-from keras_swd.rebuilding.again import all_layers
+from keras_swd.models import all_layers
 
 
 def check_quantization(

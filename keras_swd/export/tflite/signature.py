@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_swd.export.tflite.records import brief
-from keras_swd.rebuilding.again import all_layers
+from keras_swd.models import all_layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ from keras_swd.export.tflite.samples import (
     gathered,
     whole_batches,
 )
-from keras_swd.files import check_target
+from keras_swd.files import beside, check_target, write_new
 
 # Of representative data, as many samples are compared.
 COMPARED = 64
@@ -285,8 +284,8 @@ def _write_checked(
     """Writes a file beside the target, and renames it if it works."""
     tolerance = check_tolerance(request.tolerance, request.quantization)
     place = target.resolve()  # a link to a file stays, and is followed
-    with writing(target), _beside(place) as temporary:
-        _write(temporary, candidate.content or b"")
+    with writing(target), beside(place) as temporary:
+        write_new(temporary, candidate.content or b"")
         check = compare(
             temporary,
             request.reference,
@@ -351,23 +350,3 @@ def _check_backend() -> None:
             raise ImportError(
                 f"`to_tflite` needs {package}: pip install 'keras_swd[tflite]'."
             ) from error
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Names a new file in the target's folder; removes it if it stays."""
-    # Not `tempfile`: its files are readable by their owner alone, and a
-    # renamed file keeps that.
-    name = f".{target.stem}.{secrets.token_hex(8)}.tflite"
-    temporary = target.with_name(name)
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

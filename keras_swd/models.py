@@ -1,0 +1,50 @@
+"""Whether a model has its weights, and which layers it consists of."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def check_built(model: Any, kind: Any = keras.Model) -> None:
+    """Raises a `ValueError` if this is no model, or one without weights yet."""
+    if not isinstance(model, kind):
+        raise ValueError(
+            "Argument `model` must be a Keras model. For a file, load it with "
+            f"`keras.saving.load_model` first. Received: model={model!r}."
+        )
+    if not is_built(model):
+        raise ValueError(
+            f"Argument `model` must be built, {model.name!r} is not: it has no "
+            "weights yet. Call it on data, or `model.build(input_shape)`, "
+            f"first. Received: model={model!r}."
+        )
+
+
+def is_built(model: Any) -> bool:
+    """Whether a model has its weights.
+
+    One that only says how a step is trained, as models of several networks do,
+    has no `call` to build it; its layers are built by themselves.
+    """
+    layers = list(model._flatten_layers(include_self=False))
+    return model.built or (
+        bool(layers) and all(layer.built for layer in layers)
+    )
+
+
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the model and its layers at any depth."""
+    # Keras' public `layers` stops at the first level.
+    return list(model._flatten_layers())
+
+
+def walk(
+    model: keras.layers.Layer, trail: str = ""
+) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """Yields the layers of a model at any depth, each with its path."""
+    for layer in model.layers:
+        path = f"{trail}/{layer.name}".strip("/")
+        yield layer, path
+        if hasattr(layer, "layers"):
+            yield from walk(layer, path)
