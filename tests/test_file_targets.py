@@ -11,7 +11,8 @@ from keras_swd import PruningScheduler, SelectiveWeightDecay, TFLiteBytes
 from keras_swd.export.sizes.kind import FileKind
 from keras_swd.prunable import Prunable
 from keras_swd.targets.counts import Target
-from keras_swd.targets.limits import CLOSE, MOST, SizeLimit, least_share
+from keras_swd.targets.limits import SizeLimit
+from keras_swd.targets.sizing import CLOSE, MOST, least_share
 from keras_swd.units.channels import find_channels
 from keras_swd.units.kernels import find_kernels
 

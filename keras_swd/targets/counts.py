@@ -1,6 +1,5 @@
 """How many units each set of a model gives up to meet a target."""
 
-import warnings
 from collections.abc import Sequence
 
 import keras
@@ -12,21 +11,11 @@ from keras_swd.backend.processes import agreed
 from keras_swd.granularity import CoupledChannels
 from keras_swd.selection import lowest_units
 from keras_swd.targets.budgets import Budget, fewest, lowest_until
-from keras_swd.targets.limits import (
-    CLOSE,
-    ENOUGH,
-    FIRST,
-    MOST,
-    Goal,
-    SizeLimit,
-    least_share,
-)
+from keras_swd.targets.limits import Goal, SizeLimit
+from keras_swd.targets.sizing import SizeSearch
 from keras_swd.units.channels import ChannelSet, PrunedChannels
 from keras_swd.units.kernels import Kernel
-from keras_swd.units.masking import all_finite
 
-#: How often what comes of a limit is tried at the start, at most.
-TRIALS = 5
 #: Units that are ranked among themselves.
 UnitSet = Kernel | ChannelSet
 
@@ -69,15 +58,14 @@ class Target:
         allocation: Allocation,
     ):
         self.sets: list[UnitSet] = [*kernels, *channels.sets]
-        self.sparsity = sparsity
+        self._goal: float | Budget | None = None
         self.allocation = allocation
-        self._model, self._kernels = model, kernels
-        self._found: float | None = None
-        self._excess = 0
-        self._warned = False
         self._channels = sum(s.size for s in channels.sets)
+        self._search: SizeSearch | None = None
         if isinstance(sparsity, SizeLimit):
-            self._try_out(sparsity)
+            self._search = SizeSearch(sparsity, model, kernels, self._counts)
+            return
+        self._goal = sparsity
         if not isinstance(sparsity, Budget):
             return
         if channels.sets:
@@ -107,88 +95,11 @@ class Target:
         Returns:
             List of integers, one per set.
         """
-        sparsity = self.sparsity
-        if isinstance(sparsity, SizeLimit):
-            sparsity = self._share_for(sparsity)
-        return agreed(self._counts(sparsity, share))
-
-    def _share_for(self, limit: SizeLimit) -> float:
-        """The share of units to remove for the model to meet a limit."""
-        # What diverged has no lowest units; removal will refuse it.
-        if self._found is not None and not all_finite(self._kernels):
-            return self._found
-        measure = limit.measure(self._model)
-
-        def size(sparsity: float) -> int:
-            counts = self._counts(sparsity, 1.0)
-            return measure(self._values(counts)) + self._excess
-
-        try:
-            self._found = least_share(size, limit, self._found)
-        except ValueError as error:
-            # Biases that were zero at first make the file larger, too.
-            if self._found is None:
-                raise
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"{error} The run goes on with the share of weights found "
-                    f"before, {self._found:.2%}.",
-                    stacklevel=2,
-                )
-        return max(self._found, self._gone())
-
-    def _try_out(self, limit: SizeLimit) -> None:
-        """Learns how far measured sizes are off, close to the limit."""
-        tried: list[tuple[float, float]] = []
-        share = FIRST
-        for _ in range(TRIALS):
-            values = self._values(self._counts(share, 1.0))
-            self._excess = limit.excess(self._model, values)
-            if not self._excess:
-                break
-            size = limit.measure(self._model)(values) + self._excess
-            tried.append((share, size))
-            close = size >= CLOSE * limit.limit or share == 0.0
-            if size <= limit.limit and close:
-                self._found = share
-                return
-            share = self._next_share(limit, tried)
-            if share in dict(tried):
-                break
-        self._found = None
-        self._share_for(limit)
-
-    def _next_share(
-        self, limit: SizeLimit, tried: Sequence[tuple[float, float]]
-    ) -> float:
-        """The share to try next, where sizes of others are known."""
-        if len(tried) > 1:
-            (low, large), (high, small) = tried[-2:]
-            part = (large - ENOUGH * limit.limit) / (large - small or 1.0)
-            return min(max(low + part * (high - low), 0.0), MOST)
-        try:
-            self._found = None
-            return self._share_for(limit)
-        except ValueError:  # so it seems, from here
-            return MOST
-
-    def _values(self, counts: Sequence[int]) -> dict[int, np.ndarray]:
-        """What kernels hold if so many units of each go."""
-        return {
-            id(kernel.variable): kernel.masked(kernel.mask(count))
-            for kernel, count in zip(self._kernels, counts, strict=True)
-        }
-
-    def _gone(self) -> float:
-        """The share of units that were removed before, and stay removed."""
-        shared = [k for k in self._kernels if k.regularizer.sparsity is None]
-        scores = [kernel.unit_scores() for kernel in shared]
-        zeros = sum(int(np.count_nonzero(s == 0.0)) for s in scores)
-        return zeros / max(sum(s.size for s in scores), 1)
+        goal = self._search.share() if self._search else self._goal
+        return agreed(self._counts(goal, share))
 
     def _counts(
-        self, sparsity: float | Budget | None, share: float
+        self, sparsity: float | Budget | None, share: float = 1.0
     ) -> list[int]:
         """How many units each set gives up for a target, or a part of it."""
         pools: dict[tuple, list[int]] = {}

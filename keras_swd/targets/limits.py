@@ -1,4 +1,4 @@
-"""Targets in the size of what the model becomes, met by trial."""
+"""Targets in the size of what the model becomes."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,12 +10,6 @@ from keras_swd.targets.budgets import Budget
 #: From the values of the pruned kernels, by the `id` of the variable, to a
 #: size.
 Measure = Callable[[Mapping[int, np.ndarray]], int]
-#: The largest share of units that is tried, and the first.
-MOST, FIRST = 0.999, 0.9
-#: Parts of the limit between which a size need not come closer to it.
-CLOSE, ENOUGH = 0.994, 0.998
-#: Shares that lie closer together make no difference.
-FINEST = 1e-5
 
 
 class SizeLimit(Configured):
@@ -67,59 +61,3 @@ class SizeLimit(Configured):
 
 #: What a user may ask for; a float is the share of units to remove.
 Goal = float | Budget | SizeLimit | None
-
-
-def least_share(
-    size: Callable[[float], int], limit: SizeLimit, guess: float | None = None
-) -> float:
-    """Finds about the least share of units whose removal meets a limit.
-
-    Sizes fall nearly in proportion to the share, so a few trials do: the
-    next share is where a straight line between two known sizes meets the
-    limit. A guess that still fits is returned after one trial.
-
-    Args:
-        size: Function of a share in [0, 1).
-        limit: A `SizeLimit`.
-        guess: Float, the share that was found before. Defaults to `None`.
-
-    Returns:
-        Float in [0, 1).
-
-    Raises:
-        ValueError: If no share meets the limit.
-    """
-    most = limit.limit
-    low, high = 0.0, MOST
-    above = below = None
-    if guess is not None:
-        found = size(guess)
-        if found > most:
-            low, above = guess, found
-        elif guess == 0.0 or found >= CLOSE * most:
-            return guess
-        else:
-            high, below = guess, found
-    if above is None:
-        above = size(low)
-        if above <= most:
-            return low
-    if below is None:
-        below = size(high)
-        if below > most:
-            raise ValueError(
-                f"The target {limit!r} is out of reach. {limit.remedy(below)}"
-            )
-    halve = False
-    while below < CLOSE * most and high - low > FINEST:
-        part = (above - ENOUGH * most) / (above - below)
-        # Where sizes fall in a curve, a line may creep.
-        part = 0.5 if halve else min(max(part, 0.02), 0.98)
-        halve = not halve
-        share = low + part * (high - low)
-        found = size(share)
-        if found <= most:
-            high, below = share, found
-        else:
-            low, above = share, found
-    return high
