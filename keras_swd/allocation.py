@@ -174,7 +174,7 @@ class ErdosRenyi(Allocation):
             if not overfull.any():
                 break
             whole |= overfull
-        keep = _round_to_sum(shares, kept, sizes)
+        keep = _round_to_sum(shares, wanted, kept, sizes)
         return [int(n) for n in sizes - keep]
 
 
@@ -206,16 +206,21 @@ def _lowest_of_sorted(rising: Sequence[np.ndarray], total: int) -> list[int]:
     return _add_in_order(below, ties, total)
 
 
-def _round_to_sum(shares, total: int, sizes) -> np.ndarray:
-    """Rounds `shares` to integers of the given sum, largest fraction first."""
-    whole = np.floor(shares + 1e-9).astype(int)
-    order = np.argsort(-(shares - whole), kind="stable")
-    for i in order:
-        if whole.sum() >= total:
-            break
-        if whole[i] < sizes[i]:
-            whole[i] += 1
-    return whole
+def _round_to_sum(shares, wanted, total: int, sizes) -> np.ndarray:
+    """Rounds shares to integers of the given sum, none of which ever falls.
+
+    By the method of Webster: each further unit goes to the kernel that wants
+    it most for what it has, so with a larger sum no kernel gets fewer. Largest
+    fractions first would not do that.
+    """
+    kept = np.minimum(np.floor(shares + 0.5), sizes).astype(int)
+    while kept.sum() < total:
+        more = np.where(kept < sizes, wanted / (2 * kept + 1), -1.0)
+        kept[np.argmax(more)] += 1
+    while kept.sum() > total:
+        less = np.where(kept > 0, wanted / np.maximum(2 * kept - 1, 1), np.inf)
+        kept[kept.size - 1 - np.argmin(less[::-1])] -= 1
+    return kept
 
 
 def check_allocation(allocation) -> Allocation:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_swd.allocation import Allocation
+from keras_swd.allocation import LAMP, Allocation
 from keras_swd.backend.processes import in_pieces
 from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
@@ -104,6 +104,8 @@ class Prunable:
             Dictionary from the place of a set to a warning.
         """
         found = {}
+        lamp = isinstance(self.target.allocation, LAMP)
+        other = "" if lamp else "`allocation=keras_swd.LAMP()`, "
         for place, (units, count) in enumerate(
             zip(self.sets, counts, strict=True)
         ):
@@ -115,8 +117,8 @@ class Prunable:
                 found[place] = (
                     f"Kernel {units.path!r} is about to keep {kept} of its "
                     f"{units.size} units, which may break the network. Use "
-                    "`allocation=keras_swd.LAMP()`, a lower `sparsity`, or "
-                    "give its regularizer a `sparsity` of its own."
+                    f"{other}a lower `sparsity`, or give its regularizer a "
+                    "`sparsity` of its own."
                 )
         # What diverged has no lowest units; removal will refuse it.
         return found if found and all_finite(self.weights) else {}

@@ -107,6 +107,8 @@ def _averaging(layer: Any) -> Iterator[None]:
             for variable in statistics:
                 variable.assign(np.zeros(variable.shape))
         size = int(inputs.shape[0])
+        if not size:
+            return call(inputs, *args, **kwargs)
         layer.momentum = seen / (seen + size)
         seen += size
         return call(inputs, *args, **{**kwargs, "training": True})

@@ -104,3 +104,21 @@ def test_equal_scores_go_from_earlier_kernels_first():
 def test_config_survives_a_round_trip(allocation):
     config = keras.saving.serialize_keras_object(allocation)
     assert keras.saving.deserialize_keras_object(config) == allocation
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(1, 6), min_size=2, max_size=3),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_no_kernel_gets_a_unit_back_as_the_target_grows(shapes):
+    arrays = [np.ones(shape) for shape in shapes]
+    total = sum(a.size for a in arrays)
+    before = [0] * len(arrays)
+    for gone in range(total):
+        found = counts(ErdosRenyi(), arrays, gone / total)
+        assert sum(found) == gone
+        assert all(n <= m for n, m in zip(before, found, strict=True))
+        before = found

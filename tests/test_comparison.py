@@ -329,6 +329,16 @@ def test_values_that_a_function_holds_make_another_experiment():
 
         return method
 
+    def with_default(value):
+        def method(build_model, fit, sparsity, value=value, *, more=3):
+            return value
+
+        return method
+
+    class Callable:
+        def __call__(self, *arguments):
+            return arguments
+
     part = functools.partial
     for one, same, other in [
         (around(1), around(1), around(2)),
@@ -336,12 +346,36 @@ def test_values_that_a_function_holds_make_another_experiment():
         (around(fit), around(fit), around(no_training)),
         (part(fit, epochs=1), part(fit, epochs=1), part(fit, epochs=2)),
         (part(fit, 1), part(fit, 1), part(no_training, 1)),
+        (with_default(1), with_default(1), with_default(2)),
+        (part(Callable(), 1), part(Callable(), 1), part(Callable(), 2)),
         (None, None, fit),
     ]:
         assert identity(one) == identity(same) != identity(other)
+    # What the code says is not told twice.
+    assert identity(with_default(1))["holds"] == {"value": 1}
     # Neither what is large nor an address in memory tells anything.
     assert identity(around(X)) == identity(around(Y))
     json.dumps([identity(around(X)), identity(print), identity(swd)])
+
+
+def test_names_of_metrics_are_no_markup(tmp_path):
+    for number, name in enumerate(["f1[macro]", "f1[/x]"]):
+        found = keras_swd.compare(
+            build_model,
+            lambda model, callbacks, name=name: {name: 0.5},
+            {"dense": None},
+            [0.5],
+            seeds=1,
+            folder=tmp_path / str(number),
+            metric=name,
+        )
+        assert name in str(found)
+
+
+def test_the_reason_of_a_failure_is_told_though_it_begins_with_a_blank():
+    failure = Failure("a", 0.5, 0, "ValueError: \n\nnot a number\nmore", "")
+    assert str(failure).endswith("ValueError: not a number")
+    assert str(Failure("a", 0.5, 0, "ValueError: one", "")).endswith(": one")
 
 
 def test_a_method_with_tuples_is_the_same_the_next_time(tmp_path):

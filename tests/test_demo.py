@@ -130,7 +130,7 @@ def test_the_folder_makes_a_page_that_a_later_demo_replaces(finished, tmp_path):
         assert page.count(f"/{kernel.path}</h3>") == 1
     size = (folder / "model.tflite").stat().st_size
     assert f">{size:,}<" in page
-    with whole_folder(copy, (*running.FILES, running.PAGE)) as work:
+    with whole_folder(copy, running.FILES, [running.PAGE]) as work:
         (work / "model.keras").write_text("new")
     assert [p.name for p in copy.iterdir()] == ["model.keras"]
 
@@ -185,7 +185,8 @@ def test_an_interrupted_demo_keeps_the_earlier_one(tmp_path, no_training):
 def test_an_earlier_demo_is_replaced_as_a_whole(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "sparsity.png").write_text("old")
+    for name in running.FILES:
+        (out / name).write_text("old")
     with whole_folder(out, running.FILES) as work:
         (work / "model.keras").write_text("new")
     assert [p.name for p in out.iterdir()] == ["model.keras"]
@@ -206,6 +207,14 @@ def test_a_folder_with_other_files_is_refused(tmp_path, no_training):
     with pytest.raises(ValueError, match=r"holds 'thesis\.txt' too"):
         run(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_of_ones_own_is_not_taken_for_a_demo(tmp_path, no_training):
+    for name in ("model.keras", "pruning.json", "tensorboard"):
+        (tmp_path / name).write_text("a week of work")
+    with pytest.raises(ValueError, match=r"lacks 'model\.tflite'"):
+        run(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_files_that_appear_meanwhile_are_kept(tmp_path):

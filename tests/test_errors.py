@@ -114,7 +114,7 @@ def test_a_growth_outside_the_run_or_reversed(schedule, arguments, message):
         ({"schedule": 100.0}, r"`schedule`.*Exponential.*schedule=100\.0"),
         ({"schedule": Constant}, "`schedule`.*schedule=<class"),
         ({"allocation": "lamp"}, r"`allocation`.*LAMP\(\).*allocation='lamp'"),
-        ({"total_steps": 0}, "`total_steps`.*positive.*total_steps=0"),
+        ({"total_steps": 0}, "`total_steps`.*1 or greater.*total_steps=0"),
         ({"total_steps": 1.5}, r"`total_steps`.*integer.*total_steps=1\.5"),
         ({"reallocations": -1}, "`reallocations`.*reallocations=-1"),
         ({"reallocations": True}, "`reallocations`.*reallocations=True"),

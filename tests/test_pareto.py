@@ -225,6 +225,32 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     checkpoint = ParetoCheckpoint(tmp_path, data(), [0.5])
     with pytest.raises(ValueError, match="Name another folder"):
         train(small(), checkpoint, epochs=1)
+    for arguments in ({"metric": "mae"}, {"mode": "min"}, {"gzip": True}):
+        checkpoint = ParetoCheckpoint(tmp_path, data(), [0.5], **arguments)
+        checkpoint.set_model(small())
+        with pytest.raises(ValueError, match="Name another folder"):
+            checkpoint.on_train_begin()
+    (tmp_path / "front.json").write_text("{")
+    with pytest.raises(ValueError, match=r"`folder` holds 'front\.json'"):
+        checkpoint.on_train_begin()
+
+
+def test_what_was_removed_before_counts_as_zeros(tmp_path):
+    model = small()
+    keras_swd.remove(model, 0.8)
+    before = model.get_weights()
+    checkpoint = ParetoCheckpoint(tmp_path, data(), [0.5, 0.6, 0.9], mode="min")
+    checkpoint.set_model(model)
+    evaluated = []
+    model.evaluate = lambda *arguments, **options: (
+        evaluated.append(None) or {"mae": 1.0 - len(evaluated) / 8, "loss": 1.0}
+    )
+    checkpoint.on_train_begin()
+    checkpoint.on_epoch_end(0)
+    assert len(evaluated) == 2
+    assert {p.sparsity for p in checkpoint.front.points} <= {0.8, 0.9}
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_cannot_be_foreseen_is_refused_before_training(tmp_path):
@@ -243,6 +269,9 @@ def test_what_cannot_be_foreseen_is_refused_before_training(tmp_path):
         ({"folder": "missing/front"}, "within an existing one"),
         ({"sparsities": []}, "Argument `sparsities` must hold"),
         ({"quantization": "int8"}, "stores every zero"),
+        ({"mode": "best"}, "`mode` must be 'auto', 'max' or 'min'"),
+        ({"allocation": "lamp"}, "`allocation` must be a keras_swd allocation"),
+        ({"data": iter([data()])}, "which an iterator cannot be"),
     ],
 )
 def test_wrong_arguments_are_told(tmp_path, arguments, words):

@@ -18,7 +18,7 @@ WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0], "float32")
 DATA = np.eye(4, dtype="float32"), (DIAGONAL * WEIGHTS)[:, None]
 
 
-def known(regularizer=None, second=None):
+def known(regularizer=None, second=None, metrics=("mae",)):
     """A network of which it can be computed by hand what zeros cost."""
     model = keras.Sequential(
         [
@@ -29,7 +29,8 @@ def known(regularizer=None, second=None):
         name="known",
     )
     model.set_weights([np.diag(DIAGONAL), WEIGHTS[:, None]])
-    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    metrics = metrics and list(metrics)
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=metrics)
     return model
 
 
@@ -50,6 +51,54 @@ def assert_same(before, after):
     assert len(before[0]) == len(after[0])
     for one, other in zip(before[0], after[0], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# What counts -----------------------------------------------------------------
+
+
+def test_the_first_metric_that_was_compiled_counts():
+    names = ["mse", "mae"], ["mae", "mse"]
+    for metrics in names:
+        report = sensitivity(known(metrics=metrics), DATA, [0.5])
+        assert report.metric == metrics[0]
+
+    def a_metric_without_direction(y, prediction):
+        return keras.ops.mean(prediction)
+
+    model = known(metrics=["mae", a_metric_without_direction])
+    assert sensitivity(model, DATA, [0.5]).metric == "mae"
+
+
+def test_the_loss_counts_without_penalties():
+    reports = [
+        sensitivity(known(regularizer, metrics=None), DATA, [0.5, 0.9])
+        for regularizer in (None, keras.regularizers.L2(0.5))
+    ]
+    one, other = reports
+    assert one.metric == other.metric == "loss"
+    assert other.before["loss"] == pytest.approx(0.0, abs=1e-5)
+    for mine, its in zip(one.kernels, other.kernels, strict=True):
+        np.testing.assert_allclose(
+            mine.metrics["loss"], its.metrics["loss"], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_losses_of_a_subclassed_model_with_outputs_are_no_metrics():
+    class TwoHeads(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = layers.Dense(1), layers.Dense(3)
+
+        def call(self, inputs):
+            return {"o1": self.one(inputs), "o2": self.other(inputs)}
+
+    x = np.ones((8, 4), "float32")
+    y = {"o1": np.ones((8, 1)), "o2": np.zeros((8, 3))}
+    for metrics, name in ((None, "loss"), ({"o2": ["mae"]}, "o2_mae")):
+        model = TwoHeads()
+        model.compile("sgd", {"o1": "mse", "o2": "mse"}, metrics=metrics)
+        model.fit(x, y, verbose=0)
+        assert sensitivity(model, (x, y), [0.5]).metric == name
 
 
 # Values ----------------------------------------------------------------------

@@ -496,6 +496,26 @@ def test_a_model_that_the_first_step_builds_is_recorded(tmp_path):
     assert len(content(tmp_path)["epochs"]) == EPOCHS
 
 
+@pytest.mark.tensorflow
+def test_a_model_that_is_only_a_train_step_is_recorded(tmp_path):
+    swd = keras_swd.SelectiveWeightDecay()
+
+    class Steps(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = layers.Dense(3, kernel_regularizer=swd)
+            self.net.build((None, 6))
+
+        def train_step(self, data):
+            return {"loss": ops.sum(ops.square(self.net.kernel))}
+
+    model = Steps()
+    model.compile("sgd")
+    pruning = keras_swd.PruningScheduler(SPARSITY)
+    fit(model, pruning, keras_swd.PruningSummaries(tmp_path, pruning))
+    assert content(tmp_path)["settings"]["parameters"] == 21
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`log_dir` must name a folder"):

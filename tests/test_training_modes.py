@@ -414,6 +414,40 @@ def test_momentum_moves_each_weight_by_its_definition(nesterov):
     assert_pruned_in_the_dark(model, *record, **momentum)
 
 
+@short_run
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.filterwarnings("ignore:The run ended at")
+@pytest.mark.parametrize(
+    "data", [{}, {"steps_per_execution": 2}], ids=["batches", "executions"]
+)
+def test_gradients_may_accumulate(data):
+    if data and BACKEND == "torch":
+        pytest.skip("Keras on PyTorch does not have this")
+    optimizer = keras.optimizers.SGD(RATE, gradient_accumulation_steps=2)
+    model = compiled(optimizer=optimizer, **data)
+    x, y = lit()
+
+    def batches():
+        for start in range(0, len(x), BATCH):
+            yield x[start : start + BATCH], y[start : start + BATCH]
+
+    total = STEPS * EPOCHS
+    pruning = scheduler(total_steps=total)
+    history = []
+    for epoch in range(EPOCHS):
+        log = model.fit(
+            batches(),
+            verbose=0,
+            shuffle=False,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[pruning],
+        )
+        history += log.history["swd_strength"]
+    assert history == sorted(history)
+    assert zeros(model) == share(model)
+
+
 def test_a_scaled_loss_scales_nothing_else():
     inner = keras.optimizers.SGD(RATE)
     model = compiled(optimizer=keras.optimizers.LossScaleOptimizer(inner))
@@ -873,7 +907,8 @@ import keras, numpy as np, keras_swd
 keras.config.set_floatx("{floatx}")
 swd = keras_swd.SelectiveWeightDecay()
 methods = [swd, keras_swd.GReg1(), keras_swd.NetworkSlimming()]
-for method in [*methods, keras_swd.IrrelevantWeights()]:
+in_optimizers = [keras_swd.IrrelevantWeights(), keras_swd.AdaptiveSparsity()]
+for method in [*methods, *in_optimizers]:
     plain = keras.Sequential(
         [
             keras.Input((4,)),

@@ -24,8 +24,9 @@ class FloorScheduler(keras.callbacks.Callback):
     was trained before. At the end of each epoch, if the metric is above the
     floor, it remembers the weights and then sets the share `share` of those
     that are left to zero, the smallest of all kernels together. The decay of
-    irrelevant weights then starts anew at `strength` and fades within an
-    epoch. Zeros stay zero. For shorter rounds pass `steps_per_epoch` to `fit`.
+    irrelevant weights then starts again at `strength` and fades within an
+    epoch. Zeros stay zero from then on; those that a model begins with are
+    trained again. For shorter rounds pass `steps_per_epoch` to `fit`.
 
     If the last epoch ends below the floor or is not validated, or no step
     followed the last removal, the run ends with the weights that were last

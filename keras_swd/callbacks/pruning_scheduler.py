@@ -300,9 +300,15 @@ class PruningScheduler(keras.callbacks.Callback):
         }
 
     def _iterations(self) -> int:
-        """How many steps the optimizer has made."""
+        """How many steps the optimizer has seen."""
         optimizer = getattr(self._up_to_date_model(), "optimizer", None)
-        return 0 if optimizer is None else int(read(optimizer.iterations))
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        # `iterations` counts updates, which are fewer where gradients
+        # accumulate.
+        counters = getattr(optimizer, "variables", [])
+        return next(
+            (int(read(v)) for v in counters if v.name == "iteration"), 0
+        )
 
     def _up_to_date_model(self) -> keras.Model:
         """The model, its variables up to date.

@@ -79,7 +79,10 @@ class Failure(_Run):
     traceback: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.reason.splitlines()[0]}"
+        # A message may begin with an empty line.
+        kind, _, message = self.reason.partition(": ")
+        first = message.strip().partition("\n")[0]
+        return f"{self.key}: {kind}: {first}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -70,9 +70,10 @@ def identity(part: Any) -> Any:
     """Returns what tells a method or a function from others, as plain values.
 
     For what is ours, its class and its arguments. For a function, a hash of its
-    own code, without comments, and the values of the function around it, or of
-    `functools.partial`. What it calls, or reads from its module, is not seen.
-    Of all else the class alone.
+    own code, without comments, and the values of the function around it, of
+    defaults that the code only names, or of `functools.partial`. What it calls,
+    or reads from its module or its object, is not seen. Of all else only the
+    class.
 
     Example:
 
@@ -83,12 +84,43 @@ def identity(part: Any) -> Any:
     """
     if isinstance(part, functools.partial):
         held = {**{str(i): v for i, v in enumerate(part.args)}, **part.keywords}
-        return identity(part.func) | {"holds": _values(held)}
+        known: Any = identity(part.func)
+        inner = known if isinstance(known, dict) else {"code": known}
+        return {**inner, "holds": {**inner.get("holds", {}), **_values(held)}}
     if inspect.isroutine(part):
         around = inspect.isfunction(part) and inspect.getclosurevars(part)
-        held = _values(around.nonlocals) if around else {}
+        held = (
+            _values({**around.nonlocals, **_defaults(part)}) if around else {}
+        )
         return {"code": _code(part)} | ({"holds": held} if held else {})
     return _value(part)
+
+
+def _defaults(function: Callable) -> dict[str, Any]:
+    """The plain values of defaults that stand in the code as names alone."""
+    parameters = inspect.signature(function).parameters.values()
+    values = {p.name: p.default for p in parameters if p.default is not p.empty}
+    with contextlib.suppress(OSError, TypeError, SyntaxError):
+        source = textwrap.dedent(inspect.getsource(function))
+        (definition,) = ast.parse(source).body
+        arguments = getattr(definition, "args", None)
+        for name in _written_out(arguments) if arguments else ():
+            values.pop(name, None)
+    return {n: v for n, v in values.items() if not inspect.ismodule(v)}
+
+
+def _written_out(arguments: ast.arguments) -> Iterator[str]:
+    """The arguments whose defaults can be read from the code."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    pairs = [
+        *zip(positional[::-1], arguments.defaults[::-1], strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    for argument, default in pairs:
+        with contextlib.suppress(ValueError):
+            if default is not None:
+                ast.literal_eval(default)
+                yield argument.arg
 
 
 def _values(held: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Comparison(Record):
         table.add_column("sparsity", justify="right")
         table.add_column("method", overflow="fold")
         for title in (self.metric, "±", "seeds", "reached", "s", "warned"):
-            table.add_column(title, justify="right", no_wrap=True)
+            table.add_column(Text(title), justify="right", no_wrap=True)
         for sparsity, group in itertools.groupby(
             self.rows, lambda row: row.sparsity
         ):

@@ -183,11 +183,11 @@ def _check_seeds(seeds) -> list[int]:
     given = range(seeds) if single else seeds
     given = list(given) if isinstance(given, Iterable) else []
     if not given or not all(
-        isinstance(s, numbers.Integral) and int(s) >= 0 for s in given
+        isinstance(s, numbers.Integral) and 0 <= int(s) < 2**32 for s in given
     ):
         raise ValueError(
-            "Argument `seeds` must say how many there are, or hold integers, "
-            f"0 or greater. Received: seeds={seeds!r}."
+            "Argument `seeds` must say how many there are, or hold integers "
+            f"from 0 to 2**32 - 1. Received: seeds={seeds!r}."
         )
     return list(dict.fromkeys(int(seed) for seed in given))
 

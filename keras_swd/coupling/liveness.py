@@ -49,11 +49,29 @@ def find_live(followed: Followed) -> Liveness:
         for number in followed.classes[ids].tolist():
             if kept[number]:
                 reasons.setdefault(number, reason)
-    needed = kept.copy()
     # What these add is constant or goes unseen, so they need no others.
-    while _fill(followed, kept, reasons):
+    whole = filled(followed, kept, reasons)
+    return Liveness(whole, reasons, whole & ~kept)
+
+
+def filled(
+    followed: Followed, kept: np.ndarray, reasons: dict[int, str] | None = None
+) -> np.ndarray:
+    """Returns which channels stay, since shapes demand some beyond need.
+
+    Args:
+        followed: `Followed`.
+        kept: Boolean array of shape `(classes,)`, those that are needed.
+        reasons: Dictionary from classes to reasons, which gets those of the
+            others. Defaults to `None`.
+
+    Returns:
+        Boolean array of shape `(classes,)`.
+    """
+    kept = kept.copy()
+    while _fill(followed, kept, {} if reasons is None else reasons):
         pass
-    return Liveness(kept, reasons, kept & ~needed)
+    return kept
 
 
 def _keep_needed(followed: Followed, kept: np.ndarray) -> bool:

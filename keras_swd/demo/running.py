@@ -81,7 +81,7 @@ def run_demo(
     console = console or Console(highlight=False)
     _check_environment()
     with (
-        whole_folder(folder, (*FILES, PAGE)) as work,
+        whole_folder(folder, FILES, others=[PAGE]) as work,
         _gathered_warnings() as notes,
     ):
         result = _run(work, Path(folder), epochs, seed, console, notes)

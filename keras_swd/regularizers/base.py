@@ -41,7 +41,9 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             with the other kernels that have none. Defaults to `None`.
         granularity: A `Granularity`, which entries go together. Defaults to
             `Unstructured()`.
-        criterion: What a weight is worth. Defaults to `Magnitude()`.
+        criterion: What a weight is worth, a function of a kernel's values made
+            of `keras.ops`; for a model to be loaded again it must be
+            registered with Keras. Defaults to `Magnitude()`.
 
     Raises:
         ValueError: If `sparsity` lies outside [0, 1), or contradicts the

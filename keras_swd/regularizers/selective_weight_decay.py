@@ -42,7 +42,9 @@ class SelectiveWeightDecay(PruningRegularizer):
         granularity: Which entries go together: `Unstructured()`, `Channel()`,
             `Block()`, `NM()` or `CoupledChannels()`. Defaults to
             `Unstructured()`.
-        criterion: What a weight is worth. Defaults to `Magnitude()`.
+        criterion: What a weight is worth, a function of a kernel's values made
+            of `keras.ops`; for a model to be loaded again it must be
+            registered with Keras. Defaults to `Magnitude()`.
 
     Raises:
         ValueError: If `weight_decay` is negative or `sparsity` out of range.

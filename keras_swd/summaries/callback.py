@@ -16,6 +16,7 @@ import keras
 from keras_swd.backend.host import read
 from keras_swd.callbacks.floor_scheduler import FloorScheduler
 from keras_swd.callbacks.pruning_scheduler import PruningScheduler
+from keras_swd.models import is_built
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.sparsity import sparsity_report
 from keras_swd.summaries.events import EventFile
@@ -27,7 +28,7 @@ from keras_swd.summaries.history import (
     kernel_state,
     read_record,
 )
-from keras_swd.summaries.settings import run_settings
+from keras_swd.summaries.settings import parameters, run_settings
 
 
 class PruningSummaries(keras.callbacks.Callback):
@@ -114,7 +115,9 @@ class PruningSummaries(keras.callbacks.Callback):
                 "Argument `scheduler` must be one of the callbacks of this "
                 "`fit`: callbacks=[scheduler, keras_swd.PruningSummaries("
                 "log_dir, scheduler)]. Received: "
-                f"scheduler={type(self.scheduler).__name__}, none of them."
+                f"scheduler={type(self.scheduler).__name__}, not one of them. "
+                "A loop of your own passes the same dictionary to `set_params` "
+                "of both."
             )
         self.log_dir.mkdir(parents=True, exist_ok=True)
 
@@ -166,12 +169,13 @@ class PruningSummaries(keras.callbacks.Callback):
     def _check_same_model(self) -> None:
         """Raises if the record that goes on is that of another model."""
         before = self._record.settings.get("parameters")
-        if not self.model.built or before in (None, self.model.count_params()):
+        now = parameters(self.model)
+        if not is_built(self.model) or before in (None, now):
             return
         raise ValueError(
             f"Argument `log_dir` holds the record of a model of {before:,} "
-            f"parameters, this one has {self.model.count_params():,}. Pass "
-            "the folder of the run that is resumed, or a new one. "
+            f"parameters, this one has {now:,}. Pass the folder of the run "
+            "that is resumed, or a new one. "
             f"Received: log_dir={str(self.log_dir)!r}."
         )
 

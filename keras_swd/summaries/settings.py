@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import platform
 from typing import Any
 
@@ -28,7 +29,7 @@ def run_settings(
     """
     return {
         "model": model.name,
-        "parameters": model.count_params(),
+        "parameters": parameters(model),
         "epochs": _integer(params.get("epochs")),
         "steps_per_epoch": _integer(params.get("steps")),
         "optimizer": config(getattr(model, "optimizer", None)),
@@ -42,6 +43,11 @@ def run_settings(
         "given": given,
         "versions": _versions(),
     }
+
+
+def parameters(model: keras.Model) -> int:
+    """Returns how many values the weights of a model hold."""
+    return sum(math.prod(variable.shape) for variable in model.weights)
 
 
 def _regularizers(model: keras.Model) -> list[dict[str, Any]]:

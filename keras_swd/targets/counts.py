@@ -69,7 +69,8 @@ class Target:
         if not isinstance(sparsity, Budget):
             return
         if channels.sets:
-            self.cost = sparsity.cost(model, channels.places)
+            cost = sparsity.cost(model, channels.places)
+            self.cost = lambda stays: cost(channels.left(stays))
             self._whole = self.cost(np.ones(self._channels, bool))
         else:
             alone = [k for k in kernels if k.regularizer.sparsity is None]

@@ -16,12 +16,13 @@ from keras_swd.export.sizes.kind import FileKind
 from keras_swd.files import beside
 from keras_swd.prunable import Prunable
 from keras_swd.rebuilding.stripping import plain_copy
-from keras_swd.removal import metrics_if_removed, removed_for_a_moment
+from keras_swd.removal import removed_for_a_moment
 from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
 from keras_swd.tradeoffs.metric import (
     check_comparable,
     check_compiled,
     find_metric,
+    measured,
 )
 from keras_swd.units.masking import Weight, all_finite
 
@@ -141,7 +142,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         self.folder.mkdir(exist_ok=True)
         path = self.folder / FRONT
         if path.exists():
-            self.front = ParetoFront.read(path)
+            self.front = self._read(path)
             there = [
                 point
                 for point in self.front.points
@@ -152,18 +153,34 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             mode = self.front.mode if self.mode == "auto" else self.mode
             self._check_same(self.metric or self.front.metric, mode)
 
+    def _read(self, path: Path) -> ParetoFront:
+        try:
+            return ParetoFront.read(path)
+        except ValueError as error:
+            raise ValueError(
+                f"Argument `folder` holds {FRONT!r}, which no front was "
+                "written to, or which is damaged. Remove it, or name another "
+                f"folder. Received: folder={str(self.folder)!r}."
+            ) from error
+
     def on_epoch_end(self, epoch, logs=None):
         """Evaluates at each sparsity, and keeps what is not beaten."""
         model = self.model
         before = front = self.front
         files = {p.file for p in before.points} if before is not None else set()
+        tried = set()
         for sparsity in self.sparsities:
             prunable = self._prunable(model, sparsity)
             weights = prunable.weights
             if not all_finite(weights):
                 break
+            # What was removed before is zero, whatever is asked for.
+            sparsity = max(sparsity, round(_share_of_zeros(weights), 4))
+            if sparsity in tried:
+                continue
+            tried.add(sparsity)
             masks = prunable.masks(prunable.choose(prunable.counts()))
-            values = metrics_if_removed(model, weights, masks, self.data)
+            values = measured(model, weights, masks, self.data)
             front = self._front_of(values)
             point = ParetoPoint(
                 epoch=epoch + 1,
@@ -245,3 +262,9 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             if not (self.folder / name).exists():
                 break
         return name
+
+
+def _share_of_zeros(weights: Sequence[Weight]) -> float:
+    values = [weight.values() for weight in weights]
+    left = sum(np.count_nonzero(each) for each in values)
+    return 1.0 - left / sum(each.size for each in values)

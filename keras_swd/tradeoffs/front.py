@@ -154,7 +154,7 @@ class ParetoFront(Record):
 
         table = open_table(f"Foreseen sizes of the {self.file}")
         for title in ("KiB", self.metric, "zeros", "epoch"):
-            table.add_column(title, justify="right", no_wrap=True)
+            table.add_column(Text(title), justify="right", no_wrap=True)
         table.add_column("model", overflow="fold")
         for point in self.points:
             table.add_row(

@@ -14,13 +14,13 @@ from keras_swd.arguments import check_sparsities, is_number
 from keras_swd.files import check_png, write_whole
 from keras_swd.models import check_built
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
-from keras_swd.removal import metrics_if_removed
 from keras_swd.selection import removed_count
 from keras_swd.tradeoffs.metric import (
     check_comparable,
     check_compiled,
     find_metric,
     gain,
+    measured,
 )
 from keras_swd.tradeoffs.parts import Part, find_parts
 from keras_swd.tradeoffs.pictures import draw_sensitivity
@@ -232,7 +232,7 @@ def sensitivity(
     parts = find_parts(model, exclude)
     for part in parts:
         check_finite(part.weights)
-    before = metrics_if_removed(model, [], [], data)
+    before = measured(model, [], [], data)
     name, mode = find_metric(model, before, metric, mode)
     return Sensitivity(
         name=model.name,
@@ -252,7 +252,7 @@ def _curves(
     for part in parts:
         size = part.units.size
         points = [
-            metrics_if_removed(
+            measured(
                 model, part.weights, part.masks(removed_count(size, s)), data
             )
             for s in sparsities

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_swd.backend.host import read
 from keras_swd.coupling.following import Followed, follow
+from keras_swd.coupling.liveness import filled
 from keras_swd.regularizers.base import (
     PruningRegularizer,
     pruning_regularizer,
@@ -143,12 +144,29 @@ class PrunedChannels:
             weights too.
         classes: Integer array of shape `(units,)`: the class of each unit in
             what `follow` returns for the model.
+        followed: `Followed`, or None where nothing is pruned.
     """
 
     sets: list[ChannelSet]
     weights: list[ChannelWeight]
     places: list[Place]
     classes: np.ndarray
+    followed: Followed | None = dataclasses.field(default=None, repr=False)
+
+    def left(self, stays: np.ndarray) -> np.ndarray:
+        """Returns which units `shrink` leaves where these stay.
+
+        Args:
+            stays: Boolean array of shape `(units,)`.
+
+        Returns:
+            Boolean array of the same shape: shapes may demand more.
+        """
+        if self.followed is None:
+            return stays
+        kept = np.ones(self.followed.size, bool)
+        kept[self.classes[~stays]] = False
+        return filled(self.followed, kept)[self.classes]
 
 
 def find_channels(model: keras.Model, offset: int = 0) -> PrunedChannels:
@@ -204,6 +222,7 @@ def find_channels(model: keras.Model, offset: int = 0) -> PrunedChannels:
         ],
         places,
         np.array([c for units in groups.values() for c in units], int),
+        followed,
     )
 
 
