@@ -484,6 +484,7 @@ def test_metrics_after_removal_leave_the_kernels_as_they_are():
     assert zeros[0] == zeros[1]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_it_was_saved(tmp_path):
     asl = AdaptiveSparsity(rate=0.05)
     x, y = data()

@@ -171,8 +171,8 @@ def slow(*values):
 @pytest.mark.parametrize(
     ("name", "quantization"),
     [
-        ("convolutions", "int8"),
         ("two_inputs", None),
+        slow("convolutions", "int8"),
         slow("dense", None),
         slow("dense", "int8"),
         slow("convolutions", None),
@@ -254,6 +254,7 @@ def test_the_record_is_readable_as_json_and_as_a_table(pruned):
     assert "64×48 float32, 75.00% zeros, 12,288 -> 3,472 bytes" in table
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_what_does_not_pay_stays_plain(tmp_path):
     model = keras.Sequential(
@@ -282,6 +283,7 @@ def test_kernels_of_zeros_alone_are_packed(tmp_path):
     assert [t.skipped for t in report.tensors] == [None, None]
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_weights_inside_a_loop_are_packed_and_its_state_is_not(tmp_path):
     model = keras.Sequential(

@@ -141,6 +141,7 @@ def test_masked_wrappers_keep_every_zero(tfmot, build):
     assert_zeros_kept(before, kernels(back))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 def test_masked_wrappers_are_saved_with_their_masks(tfmot, tmp_path):
     model = sparse(
@@ -208,6 +209,7 @@ def test_tfmot_alone_forgets_zeros():
     assert sum(lost) > 0
 
 
+@pytest.mark.slow
 def test_zeros_survive_when_a_quantization_aware_model_was_loaded(
     tfmot, tmp_path
 ):

@@ -295,6 +295,7 @@ def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     assert path.read_bytes() == b"before"
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_are_matched_by_name(tmp_path):
     # Alphabetical order is not the model's, and all shapes are alike, so that
     # only names can tell them apart.
@@ -700,6 +701,7 @@ def test_kernels_in_unusual_orders_become_files(shape, layer, tmp_path):
     assert report.bytes > 0
 
 
+@pytest.mark.slow
 def test_nan_of_the_model_itself_is_told_at_once(tmp_path, monkeypatch):
     inputs = keras.Input((4,))
     outputs = keras.ops.log(layers.Dense(3)(inputs))
@@ -708,6 +710,7 @@ def test_nan_of_the_model_itself_is_told_at_once(tmp_path, monkeypatch):
         to_tflite(keras.Model(inputs, outputs), tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 def test_what_works_with_another_tolerance_says_so(tmp_path):
     with pytest.raises(ExportError, match=r"`tolerance=None` works"):
         to_tflite(
@@ -742,6 +745,7 @@ def test_each_sample_counts_once(order, tmp_path):
     assert check.top1_agreement == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_biases_of_two_axes_are_no_kernels(tmp_path):
     model = keras.Sequential(
         [keras.Input((6, 8)), layers.GRU(8, unroll=True), layers.Dense(2)]

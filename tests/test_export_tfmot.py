@@ -265,7 +265,9 @@ def sorted_by_shape(arrays):
 @pytest.mark.parametrize(
     "build",
     [
-        pytest.param(b, id=n, marks=pytest.mark.slow if n == "lstm" else ())
+        pytest.param(
+            b, id=n, marks=pytest.mark.slow if n in ("lstm", "masks") else ()
+        )
         for n, b in MODELS.items()
     ],
 )

@@ -165,7 +165,7 @@ def normalized_before_dense():
 @pytest.mark.parametrize(
     ("build", "bytes_"),
     [
-        (dense_on_sequences, 12_000),
+        pytest.param(dense_on_sequences, 12_000, marks=pytest.mark.slow),
         pytest.param(convolutions_of_signals, 20_000, marks=pytest.mark.slow),
         pytest.param(normalized_before_dense, 60_000, marks=pytest.mark.slow),
     ],
@@ -227,6 +227,13 @@ def test_what_grows_with_the_weights_is_met_after_a_few_trials():
 # What goes -------------------------------------------------------------------
 
 
+@pytest.fixture
+def untried(monkeypatch):
+    """Saves the seconds that it takes to convert a model and compare."""
+    monkeypatch.setattr(TFLiteBytes, "excess", SizeLimit.excess)
+
+
+@pytest.mark.usefixtures("untried")
 @pytest.mark.parametrize(
     "target",
     [
@@ -248,6 +255,7 @@ def test_removal_meets_the_foreseen_size(target, arguments):
     assert 0.96 * target.bytes < bytes_ <= target.limit
 
 
+@pytest.mark.usefixtures("untried")
 def test_layers_share_it_as_the_allocation_says():
     model = mlp()
     keras_swd.remove(model, TFLiteBytes(20_000), keras_swd.Uniform())
@@ -256,6 +264,7 @@ def test_layers_share_it_as_the_allocation_says():
     assert 0.4 < first.sparsity < 0.7
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_target_of_a_kernel_stays_its_own():
     own = SelectiveWeightDecay(sparsity=0.25)
     model = keras.Sequential(
@@ -271,10 +280,12 @@ def test_a_target_of_a_kernel_stays_its_own():
     assert foreseen(target, model) <= target.limit
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_file_that_is_small_enough_keeps_its_weights():
     assert sum(keras_swd.remove(mlp(), TFLiteBytes(10**6)).values()) == 0
 
 
+@pytest.mark.usefixtures("untried")
 def test_zeros_count_under_gzip_in_layers_that_keep_them_all():
     layer = layers.EinsumDense(
         "ab,bc->ac", 256, kernel_regularizer=SelectiveWeightDecay()
@@ -286,6 +297,7 @@ def test_zeros_count_under_gzip_in_layers_that_keep_them_all():
     assert 0.96 * target.bytes < bytes_ <= target.limit
 
 
+@pytest.mark.usefixtures("untried")
 @pytest.mark.filterwarnings("ignore:A weight selected")
 def test_a_target_that_slips_out_of_reach_is_warned_of():
     # The biases are zero at first, and larger than the rest soon after.
@@ -306,6 +318,7 @@ def test_a_target_that_slips_out_of_reach_is_warned_of():
     assert keras_swd.sparsity_report(model).prunable.sparsity > 0.8
 
 
+@pytest.mark.usefixtures("untried")
 def test_out_of_reach_names_the_smallest_and_what_to_do():
     with pytest.raises(ValueError, match="out of reach") as error:
         keras_swd.remove(mlp(), TFLiteBytes(1_000))
@@ -361,6 +374,7 @@ def test_a_run_ends_at_the_target():
     assert sizes[-1] == pytest.approx(zeros)
 
 
+@pytest.mark.usefixtures("untried")
 def test_rounds_remove_a_part_of_the_share_that_meets_the_target():
     target = TFLiteBytes(20_000)
     prunable = Prunable(mlp(), target, keras_swd.Uniform())
@@ -368,6 +382,7 @@ def test_rounds_remove_a_part_of_the_share_that_meets_the_target():
     assert [2 * h for h in half] == pytest.approx(whole, abs=2)
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_run_that_diverges_is_refused_by_removal_alone():
     model = mlp()
     target = Target(
@@ -389,6 +404,7 @@ def test_the_kind_has_a_name():
     assert FileKind(None, gzip=False).name == "float32 file"
 
 
+@pytest.mark.usefixtures("untried")
 @pytest.mark.filterwarnings("ignore:A weight selected")
 @pytest.mark.filterwarnings("ignore:The run ended")
 def test_what_was_removed_stays_removed_in_a_run_that_goes_on():

@@ -103,6 +103,7 @@ def test_an_unstable_step_is_warned_of():
         scheduled(0.8, optimizer, end=7e4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_the_default_warns_of_nothing():
     scheduled(0.8, keras.optimizers.SGD(0.05, momentum=0.9))

@@ -258,6 +258,7 @@ def test_a_baked_model_is_saved_and_loaded(tmp_path):
 # Files -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_file_of_a_baked_model_takes_the_features_alone(tmp_path):
     x, a = make_graph(70)
     model = prune(make_gcn(), 0.9)
@@ -319,11 +320,8 @@ def test_a_file_with_edges_follows_another_graph(tmp_path):
 @pytest.mark.parametrize(
     "mode",
     [
-        "int8",
-        *(
-            pytest.param(mode, marks=pytest.mark.slow)
-            for mode in ("float16", "dynamic", "int16x8")
-        ),
+        pytest.param(mode, marks=pytest.mark.slow)
+        for mode in ("int8", "float16", "dynamic", "int16x8")
     ],
 )
 def test_quantized_files_keep_the_zeros(mode, tmp_path):

@@ -305,7 +305,9 @@ STATIONARY = {
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
-@pytest.mark.parametrize("strength", STATIONARY)
+@pytest.mark.parametrize(
+    "strength", [2.0, pytest.param(0.1, marks=pytest.mark.slow), 1.0]
+)
 def test_picking_lets_the_loss_decide(strength):
     """At rest under the picking strength, units leave by their curvature."""
     steps, weights, lowest = STATIONARY[strength]
@@ -462,7 +464,7 @@ quiet = pytest.mark.filterwarnings("ignore:A weight selected")
     ("method", "epoch", "shared", "granularity"),
     [
         pytest.param(GReg1, 2, True, Unstructured(), marks=pytest.mark.slow),
-        (GReg2, 2, False, Channel()),
+        pytest.param(GReg2, 2, False, Channel(), marks=pytest.mark.slow),
         pytest.param(GReg1, 4, False, None, marks=pytest.mark.slow),
     ],
     ids=["pushed", "pushed, channels", "tuned"],

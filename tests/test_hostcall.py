@@ -165,7 +165,13 @@ def test_after_the_run_the_penalty_is_plain_weight_decay():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
+    "arguments",
+    [
+        {},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_thresholds_follow_when_a_model_is_compiled_anew(arguments):
     """What asked before may ask no more, and the other way round."""
@@ -182,6 +188,7 @@ def test_thresholds_follow_when_a_model_is_compiled_anew(arguments):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_models_in_turn_are_told_their_own():
     """They hold the same layers in another order."""
     dense = [square() for _ in range(2)]
@@ -245,7 +252,7 @@ class Evaluate(keras.callbacks.Callback):
     [
         pytest.param("on_train_begin", marks=pytest.mark.slow),
         pytest.param("on_epoch_begin", marks=pytest.mark.slow),
-        "on_train_batch_begin",
+        pytest.param("on_train_batch_begin", marks=pytest.mark.slow),
         pytest.param("on_train_batch_end", marks=pytest.mark.slow),
         "on_epoch_end",
         pytest.param("on_train_end", marks=pytest.mark.slow),
@@ -307,7 +314,11 @@ def test_a_step_that_never_runs_is_not_counted():
     assert history["swd_strength"] == pytest.approx(told)
 
 
-@pytest.mark.parametrize("ended", [True, False], ids=["ended", "interrupted"])
+@pytest.mark.parametrize(
+    "ended",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["ended", "interrupted"],
+)
 def test_a_model_that_is_dropped_is_freed(ended):
     def run():
         model = network()
@@ -355,6 +366,7 @@ def test_a_run_after_an_interrupted_one_does_not_go_on_with_its_schedule():
         assert (np.abs(other) > 0.999 * left * np.abs(one)).all()
 
 
+@pytest.mark.slow
 def test_models_that_share_layers_in_turn_ask_for_their_own():
     dense = [square() for _ in range(3)]
     models = [
@@ -470,6 +482,7 @@ def plain(model):
     ]
 
 
+@pytest.mark.slow
 @short_run
 def test_a_kernel_that_changed_in_a_program_is_not_taken_for_what_it_was():
     import tensorflow as tf

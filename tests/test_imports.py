@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import keras_swd
 
 HEAVY = {
@@ -29,6 +31,7 @@ print(json.dumps(sorted({m.split(".")[0] for m in set(sys.modules) - before})))
 """
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_heavy_beyond_keras():
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -293,6 +293,7 @@ def test_removal_stops_at_a_sparsity_exactly():
     assert zeros(model) == round(0.3 * 64)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_it_was_saved(tmp_path):
     start = network(IrrelevantWeights(), (5, 8, 3))
     first = start.get_weights()

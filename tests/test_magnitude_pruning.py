@@ -191,6 +191,7 @@ def test_a_run_that_ends_between_removals_says_so():
     assert sum(int((w == 0).sum()) for w in model.get_weights()) == 12
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_between_removals():
     def method():
         return MagnitudePruning(begin=0.0, end=0.9, removals=3)

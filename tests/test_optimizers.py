@@ -187,6 +187,7 @@ def test_several_replicas_are_refused():
             optimizer.build([kernel])
 
 
+@pytest.mark.slow
 def test_gradients_that_accumulate_give_the_steps_of_whole_batches():
     x, y = data()
 

@@ -109,6 +109,7 @@ def test_the_part_of_the_ramp_is_decayed_and_no_more():
     assert selected == round(SPARSITY * size)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(
     start=st.floats(0.001, 1.0),

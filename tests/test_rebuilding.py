@@ -99,6 +99,7 @@ def test_a_vocabulary_that_keras_does_not_take_is_refused():
         keras_swd.strip(model)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_a_mixed_precision_model_with_a_normalization_is_exported(tmp_path):
     x = far_from_normal(64, 4).astype("float32")
@@ -299,6 +300,7 @@ def test_a_target_of_one_path_is_the_lowest_of_its_kernels():
     assert first.kernel.path == second.kernel.path
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_each_kernel_of_one_path_is_looked_for_in_a_file(tmp_path):
     from keras_swd.export.tflite.zeros import kernels_of

@@ -216,7 +216,9 @@ def test_weight_files_go_from_the_plain_model_and_back(build, tmp_path):
     assert_same_arrays(plain.get_weights(), model.get_weights())
 
 
-@pytest.mark.parametrize("build", [sequential, nested])
+@pytest.mark.parametrize(
+    "build", [sequential, pytest.param(nested, marks=pytest.mark.slow)]
+)
 def test_a_clone_prunes_apart_from_its_model(build):
     model = compiled(build(swd()))
     train(model)
@@ -235,7 +237,13 @@ def test_a_clone_prunes_apart_from_its_model(build):
 
 @pytest.mark.parametrize(
     ("build", "save_freq"),
-    [(sequential, 5), *((build, "epoch") for build in BUILDERS)],
+    [
+        (sequential, 5),
+        *(
+            pytest.param(build, "epoch", marks=pytest.mark.slow)
+            for build in BUILDERS
+        ),
+    ],
 )
 def test_a_checkpoint_of_mid_training_loads_and_trains_on(
     build, save_freq, tmp_path
