@@ -286,7 +286,7 @@ def _check_limited(units: UnitSet, limit: SizeLimit) -> None:
         raise ValueError(
             f"Kernel {units.path!r} cannot meet the target {limit!r}: its "
             "coupled channels are cut out after training, by `shrink`, which "
-            "the size does not foresee. Ask for a share of the model, as "
+            "the size does not predict. Ask for a share of the model, as "
             "`keras_swd.Parameters(left=0.5)`, or use another granularity."
         )
     if units.regularizer.part is not None and (

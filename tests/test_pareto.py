@@ -86,7 +86,7 @@ def test_it_is_a_table_json_and_a_picture(tmp_path):
     ]
     front = EMPTY.with_points(points)
     lines = str(front).splitlines()
-    assert lines[0] == "Foreseen sizes of the float32 file"
+    assert lines[0] == "Predicted sizes of the float32 file"
     assert lines[-2].split() == ["10.0", "0.7500", "90%", "1", "a.keras"]
     front.to_json(tmp_path / "front.json")
     assert ParetoFront.read(tmp_path / "front.json") == front
@@ -167,17 +167,17 @@ def test_the_folder_holds_the_front_and_training_is_untouched(tmp_path):
         kept.compile(loss="mse", metrics=["mae"])
         value = kept.evaluate(*data(), verbose=0)[1]
         assert value == pytest.approx(point.value, rel=1e-5)
-        foreseen = checkpoint.kind.predictor(kept)({})
-        assert point.bytes == pytest.approx(foreseen, rel=0.01)
+        predicted = checkpoint.kind.predictor(kept)({})
+        assert point.bytes == pytest.approx(predicted, rel=0.01)
 
 
 @pytest.mark.slow
 def test_another_run_adds_to_the_front(tmp_path, monkeypatch):
-    # Foreseen sizes differ a little from epoch to epoch, by more or by less
+    # Predicted sizes differ a little from epoch to epoch, by more or by less
     # than counts as equal; these do not.
     monkeypatch.setattr(
         ParetoCheckpoint,
-        "_foreseen",
+        "_predicted",
         lambda self, weights, masks: sum(int(mask.sum()) for mask in masks),
     )
     first = ParetoCheckpoint(tmp_path, data(), [0.5])

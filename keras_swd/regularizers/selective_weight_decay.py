@@ -30,8 +30,8 @@ class SelectiveWeightDecay(PruningRegularizer):
     decay, equal to `keras.regularizers.L2(weight_decay / 2)`. `S` is constant
     under differentiation.
 
-    The decay is part of the loss. Do not also pass `weight_decay` to the
-    optimizer: the ordinary decay would count twice.
+    The decay is part of the loss. Give the optimizer none, which would count
+    twice: pass `weight_decay=0` to `AdamW`, whose default is 0.004.
 
     Args:
         weight_decay: Float >= 0, the coefficient of ordinary weight decay,

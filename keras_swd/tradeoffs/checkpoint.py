@@ -36,11 +36,11 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     At the end of each epoch, and for each of a few sparsities, it sets the
     lowest weights of the kernels that carry a pruning regularizer to zero,
-    evaluates the model, foresees the bytes of the file that `export.to_tflite`
+    evaluates the model, predicts the bytes of the file that `export.to_tflite`
     would write, and gives the weights their values back. A model that is
     better than each one kept of its size or below is saved, and those that it
     beats are deleted. Sizes within 2 percent count as equal, for they are
-    foreseen no finer. So the folder holds the choice between small and good,
+    predicted no finer. So the folder holds the choice between small and good,
     whatever target the run itself pursues.
 
     Models are saved without any trace of this library or of the optimizer,
@@ -186,7 +186,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 epoch=epoch + 1,
                 sparsity=sparsity,
                 value=float(values[front.metric]),
-                bytes=self._foreseen(weights, masks),
+                bytes=self._predicted(weights, masks),
                 file=self._free_name(
                     f"epoch-{epoch + 1:04d}-zeros-{sparsity:g}"
                 ),
@@ -202,7 +202,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         for file in files - {point.file for point in front.points}:
             (self.folder / file).unlink(missing_ok=True)
 
-    def _foreseen(
+    def _predicted(
         self, weights: Sequence[Weight], masks: Sequence[np.ndarray]
     ) -> int:
         """The bytes of the file with these entries at zero."""
@@ -233,14 +233,14 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             )
 
     def _prunable(self, model: keras.Model, sparsity: float) -> Prunable:
-        """What is pruned, if its size can be foreseen."""
+        """What is pruned, if its size can be predicted."""
         prunable = Prunable(model, sparsity, self.allocation)
         for units in prunable.sets:
             if units.regularizer.granularity.coupled:
                 raise ValueError(
                     f"Kernel {units.path!r} has coupled channels, which are "
                     "cut out after training, by `shrink`; the size does not "
-                    "foresee that. Use another granularity, or no "
+                    "predict that. Use another granularity, or no "
                     "`ParetoCheckpoint`."
                 )
         return prunable

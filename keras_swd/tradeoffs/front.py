@@ -14,7 +14,7 @@ from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.tradeoffs.metric import gain
 from keras_swd.tradeoffs.pictures import draw_front
 
-#: Sizes are foreseen to about 2 percent, and told apart no finer.
+#: Sizes are predicted to about 2 percent, and told apart no finer.
 STEP = 1.02
 
 
@@ -26,7 +26,7 @@ class ParetoPoint:
         epoch: Integer, after how many epochs.
         sparsity: Float in [0, 1), the share that was asked for.
         value: Float, the metric with these weights at zero.
-        bytes: Integer, the foreseen size of the exported file.
+        bytes: Integer, the predicted size of the exported file.
         file: String, the name of the file that holds the model.
     """
 
@@ -56,7 +56,7 @@ class ParetoFront(Record):
     Args:
         metric: String, the metric that counts.
         mode: String, `"max"` if more of it is better, else `"min"`.
-        file: String, the kind of file whose size is foreseen.
+        file: String, the kind of file whose size is predicted.
         points: Tuple of `ParetoPoint`, the smallest file first. Defaults to
             `()`.
     """
@@ -152,7 +152,7 @@ class ParetoFront(Record):
         """
         from rich.text import Text
 
-        table = open_table(f"Foreseen sizes of the {self.file}")
+        table = open_table(f"Predicted sizes of the {self.file}")
         for title in ("KiB", self.metric, "zeros", "epoch"):
             table.add_column(Text(title), justify="right", no_wrap=True)
         table.add_column("model", overflow="fold")

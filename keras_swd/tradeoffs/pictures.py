@@ -82,7 +82,7 @@ def draw_front(front) -> bytes:
             color="#555555",
         )
     axes.margins(x=0.12, y=0.1)
-    axes.set_xlabel(f"foreseen size of the {front.file}, in KiB")
+    axes.set_xlabel(f"predicted size of the {front.file}, in KiB")
     axes.set_ylabel(f"{front.metric} if removed", parse_math=False)
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -41,7 +41,7 @@ class FileKind:
         if self.quantization not in (None, "int8"):
             raise ValueError(
                 "Argument `quantization` must be None or 'int8', the files "
-                "whose size is foreseen. "
+                "whose size is predicted. "
                 f"Received: quantization={self.quantization!r}."
             )
         if not isinstance(self.gzip, bool):
@@ -70,7 +70,7 @@ class FileKind:
         return f"{self.dtype} file" + (" after gzip" if self.gzip else "")
 
     def predictor(self, model: keras.Model) -> Predictor:
-        """Returns what foresees the bytes of a model's file.
+        """Returns what predicts the bytes of a model's file.
 
         Args:
             model: Built Keras model, on any backend.
@@ -86,7 +86,7 @@ class FileKind:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """Foresees the bytes of one model's file.
+    """Predicts the bytes of one model's file.
 
     Args:
         kind: `FileKind`.

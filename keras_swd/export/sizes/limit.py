@@ -13,7 +13,7 @@ from keras_swd.export.sizes.kind import FileKind, Predictor
 from keras_swd.export.sizes.trial import excess
 from keras_swd.targets.limits import SizeLimit
 
-#: Share of the bytes that is left free, since sizes are foreseen to about 2
+#: Share of the bytes that is left free, since sizes are predicted to about 2
 #: percent.
 MARGIN = 0.02
 
@@ -24,11 +24,11 @@ class TFLiteBytes(SizeLimit):
 
     `PruningScheduler(sparsity=...)` takes it in place of a share: as many
     weights go as make the file that `export.to_tflite` will write small
-    enough, and no more. The size is foreseen as `export.plan_sizes` foresees
+    enough, and no more. The size is predicted as `export.plan_sizes` predicts
     it, at the start of `fit` and whenever the scheduler decides anew how many
     weights each kernel gives up. On TensorFlow the model is converted before,
     two times or a few more, which takes seconds, to learn by how much that is
-    wrong; 2 percent are left free for what cannot be foreseen. On other
+    wrong; 2 percent are left free for what cannot be predicted. On other
     backends a model of layers that `plan_sizes` does not name may become
     larger.
 
@@ -66,7 +66,7 @@ class TFLiteBytes(SizeLimit):
 
     @property
     def limit(self) -> float:
-        """The most bytes that may be foreseen."""
+        """The most bytes that may be predicted."""
         return (1.0 - MARGIN) * self.bytes
 
     def measure(self, model: keras.Model) -> Predictor:
@@ -76,7 +76,7 @@ class TFLiteBytes(SizeLimit):
     def excess(
         self, model: keras.Model, values: Mapping[int, np.ndarray]
     ) -> int:
-        """Returns how many bytes more the file has than is foreseen."""
+        """Returns how many bytes more the file has than is predicted."""
         return excess(self.kind, model, values)
 
     def remedy(self, smallest: int) -> str:

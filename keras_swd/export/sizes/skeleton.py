@@ -150,7 +150,7 @@ def read_skeleton(model: keras.Model) -> Skeleton:
 
 
 def _check_known(layer: Any) -> None:
-    """Raises if a layer stores weights in a way that cannot be foreseen."""
+    """Raises if a layer stores weights in a way that cannot be predicted."""
     own = type(layer).__module__.startswith("keras.")
     weights: Any = getattr(layer, "weights", ())
     if weights and not own:

@@ -1,4 +1,4 @@
-"""How far a file is from what is foreseen, known by converting it."""
+"""How far a file is from what is predicted, known by converting it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from keras_swd.rebuilding.stripping import plain_copy
 def excess(
     kind: FileKind, model: keras.Model, values: Mapping[int, np.ndarray]
 ) -> int:
-    """Returns how many bytes a model's file has more than is foreseen.
+    """Returns how many bytes a model's file has more than is predicted.
 
     Operators, names and small constants hardly depend on the weights, so what
-    they are foreseen wrongly by in one file, they are in all. A copy of the
+    they are predicted wrongly by in one file, they are in all. A copy of the
     model is converted in memory, and compared.
 
     Args:
@@ -52,11 +52,11 @@ def excess(
             flex=False,
         )
         files = convert(request)
-        foreseen = kind.predictor(twin)({})
+        predicted = kind.predictor(twin)({})
     except Exception as error:
         warnings.warn(
             f"The {kind.name} of model {model.name!r} could not be tried, so "
-            "its size is foreseen from its layers alone, and may be a few "
+            "its size is predicted from its layers alone, and may be a few "
             "percent larger. `export.to_tflite` will tell more. "
             f"Cause: {brief(error)}",
             stacklevel=2,
@@ -72,7 +72,7 @@ def excess(
             "`keras_swd.shrink`."
         )
     measure = gzip_size if kind.gzip else len
-    return min(map(measure, contents)) - foreseen
+    return min(map(measure, contents)) - predicted
 
 
 def _copy_with(
