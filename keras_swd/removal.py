@@ -41,8 +41,8 @@ def remove(
         that were set to zero; kernels that share a path are counted together.
 
     Raises:
-        ValueError: If no kernel is prunable, a target is missing, or a kernel
-            holds NaN or infinity; then nothing is changed.
+        ValueError: If no kernel is prunable, a target is missing or out of
+            reach, or a kernel holds NaN or infinity; then nothing is changed.
 
     Example:
 

@@ -51,8 +51,9 @@ def with_regularizer(
         A new `keras.Model`.
 
     Raises:
-        ValueError: If the model is not built, `exclude` names no layer, or no
-            layer takes a regularizer.
+        ValueError: If the model is not built or cannot be built again from
+            its configuration, `exclude` names no layer, or no layer takes a
+            regularizer.
 
     Example:
 

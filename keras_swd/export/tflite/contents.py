@@ -125,6 +125,17 @@ def inspect_tflite(path: str | os.PathLike[str]) -> TFLiteContents:
     Raises:
         OSError: If the file cannot be read.
         ValueError: If it is no TFLite file, or is damaged.
+
+    Example:
+
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/model.tflite"
+    ...     report = keras_swd.export.to_tflite(model, path, sparse=False)
+    ...     contents = inspect_tflite(path)
+    >>> contents.weights.size, contents.operators
+    (32, {'FULLY_CONNECTED': 1})
     """
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":

@@ -127,8 +127,10 @@ def to_tflite(
         ExportError: If no file works: an operator is missing in TensorFlow
             Lite, outputs disagree or are NaN, zeros are lost, the disk is
             full, the backend is another one.
+        TypeError: If `model` is no Keras model.
         ValueError: If an argument does not fit, or the model is not built or
             has weights that are not finite.
+        ImportError: If TensorFlow or LiteRT is not installed.
 
     Example:
 
