@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check -c constraints.txt
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS)
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev

@@ -271,6 +271,7 @@ def test_every_set_keeps_a_channel_unless_it_may_empty():
     assert not ops.convert_to_numpy(model.get_layer("norm_b").gamma).any()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A weight selected")
 def test_a_run_ends_with_channels_that_shrink_cuts():
     keras.utils.set_random_seed(0)

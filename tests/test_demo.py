@@ -175,7 +175,8 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path, no_training):
 
 def test_an_interrupted_demo_keeps_the_earlier_one(tmp_path, no_training):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "model.keras").write_text("old")
+    for name in running.FILES:
+        (tmp_path / "out" / name).write_text("old")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "out")
     assert (tmp_path / "out" / "model.keras").read_text() == "old"

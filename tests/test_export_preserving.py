@@ -277,6 +277,7 @@ def test_a_model_in_a_model_is_refused_for_quantization():
         to_quantization_aware(model)
 
 
+@pytest.mark.slow
 def test_a_quantization_aware_model_has_no_way_back():
     aware = to_quantization_aware(sparse(layers.Flatten(), layers.Dense(2)))
     with pytest.raises(ExportError, match="has no equal in keras"):

@@ -262,6 +262,7 @@ def test_a_kernel_that_loses_entries_when_sparse_is_stored_dense(tmp_path):
     assert report.zeros == 96
 
 
+@pytest.mark.slow
 def test_a_refused_sparse_file_leaves_what_was_there(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"before")

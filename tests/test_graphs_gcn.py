@@ -289,7 +289,7 @@ def test_a_size_must_be_a_positive_integer(name, size):
 
 
 def test_one_class_is_none():
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="2 or greater"):
         gcn(4, classes=1)
 
 

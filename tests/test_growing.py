@@ -640,6 +640,7 @@ def test_a_resumed_run_without_its_selection_warns():
     assert sum(np.count_nonzero(k == 0.0) for k in kernels) == round(0.7 * 72)
 
 
+@pytest.mark.slow
 @quiet
 def test_more_epochs_after_a_run_need_no_selection():
     """The zeros say what it was."""
@@ -749,12 +750,12 @@ def test_coupled_channels_are_selected_once():
     ("arguments", "message"),
     [
         ({"weight_decay": -1.0}, "`weight_decay`.*weight_decay=-1.0"),
-        ({"interval": 0}, "`interval`.*positive.*interval=0"),
-        ({"interval": None}, "`interval`.*positive.*interval=None"),
-        ({"interval": 1.5}, "`interval`.*positive.*interval=1.5"),
+        ({"interval": 0}, "`interval`.*1 or greater.*interval=0"),
+        ({"interval": None}, "`interval`.*1 or greater.*interval=None"),
+        ({"interval": 1.5}, "`interval`.*1 or greater.*interval=1.5"),
         ({"increment": 0.0}, "`increment`.*greater than 0.*increment=0.0"),
         ({"ceiling": -1.0}, "`ceiling`.*greater than 0.*ceiling=-1.0"),
-        ({"stabilizing": 0}, "`stabilizing`.*positive.*stabilizing=0"),
+        ({"stabilizing": 0}, "`stabilizing`.*1 or greater.*stabilizing=0"),
         ({"begin": 1.0}, "`begin` must be less than 1.*begin=1.0"),
         ({"begin": 5}, r"`begin`.*\[0, 1\].*begin=5"),
         ({"sparsity": 90}, "sparsity=90.*For 90 percent, pass 0.9"),
@@ -787,17 +788,17 @@ def test_a_picking_out_of_range(arguments, message):
 @pytest.mark.parametrize(
     ("settings", "scheduling", "message"),
     [
-        ({"increment": 1e-4}, {}, "after 19999 steps.*after 12 of 24 steps"),
+        ({"increment": 1e-4}, {}, "at least 19999 steps.*after 12 of 24"),
         (
             {"increment": 0.5, "stabilizing": 50},
             {},
-            "GReg1.*after 53 steps.*after 24 of 24.*Train for more epochs.*"
+            "GReg1.*at least 53 steps.*after 24 of 24.*Train for more epochs.*"
             "`remove_at`.*`interval`.*increment=0.5.*stabilizing=50",
         ),
         (
             {"increment": 0.5, "stabilizing": 9},
             {"remove_at": 0.4},
-            "after 12 steps.*after 10 of 24",
+            "at least 12 steps.*after 10 of 24",
         ),
     ],
 )

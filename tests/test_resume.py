@@ -108,7 +108,7 @@ def crash():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param(
             {"backup_first": False, "reallocations": 2}, marks=pytest.mark.slow
         ),

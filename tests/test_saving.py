@@ -569,7 +569,9 @@ def carriers(model):
     }
 
 
-@pytest.mark.parametrize("build", [sequential, nested])
+@pytest.mark.parametrize(
+    "build", [sequential, pytest.param(nested, marks=pytest.mark.slow)]
+)
 def test_an_existing_model_is_regularised_with_its_weights_kept(build):
     plain = compiled(build(), metrics=["mae"])
     train_plain = data()

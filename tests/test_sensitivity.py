@@ -83,6 +83,7 @@ def test_the_loss_counts_without_penalties():
         )
 
 
+@pytest.mark.slow
 def test_losses_of_a_subclassed_model_with_outputs_are_no_metrics():
     class TwoHeads(keras.Model):
         def __init__(self):
@@ -204,6 +205,7 @@ def trained():
     return model
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_been_measured():
     model, twin = trained(), trained()
     before = state(model)

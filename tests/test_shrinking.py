@@ -101,6 +101,7 @@ def check_zeros(data, share, seed):
     check_same(model, shrink(model))
 
 
+@pytest.mark.slow
 @given(data=st.data(), share=SHARES, seed=SEEDS)
 @settings(max_examples=EXAMPLES)
 def test_dead_channels_of_random_networks_all_go(data, share, seed):

@@ -231,7 +231,7 @@ def test_selected_weights_alone_shrink_in_every_kind_of_model(build):
     "build",
     [
         lambda new: keras.Sequential([dense(8, new()), dense(3, new())]),
-        Subclassed,
+        pytest.param(Subclassed, marks=pytest.mark.slow),
     ],
     ids=["sequential", "subclassed"],
 )
@@ -804,6 +804,7 @@ class Replace(keras.callbacks.Callback):
         self.model.set_weights([w + 1.0 for w in self.model.get_weights()])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_weights_that_still_matter_do_not_go_without_a_word():
     arguments = {"batch_size": BATCH, "epochs": 40, "verbose": 0}
@@ -927,10 +928,8 @@ for method in [*methods, *in_optimizers]:
 """
 
 
-@pytest.mark.parametrize(
-    "floatx",
-    ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("floatx", ["float64", "bfloat16"])
 def test_every_type_of_losses_is_trained_with(floatx):
     """In a process of its own: Keras keeps the first that it was given."""
     code = FLOATX.format(floatx=floatx)
@@ -1114,7 +1113,7 @@ def as_tf_data(x, y):
     [
         lambda x, y: (x, y),
         pytest.param(lambda x, y: [x, y], marks=pytest.mark.slow),
-        pytest.param(as_tf_data, marks=tensorflow_only),
+        pytest.param(as_tf_data, marks=[tensorflow_only, pytest.mark.slow]),
     ],
     ids=["tuple", "list", "tf.data"],
 )
@@ -1245,6 +1244,7 @@ def test_two_devices_train_as_one():
     assert zeros == round(SPARSITY * 72)
 
 
+@pytest.mark.slow
 def test_validation_contains_the_penalty_after_an_earlier_evaluation():
     def validated(first):
         keras.utils.set_random_seed(0)
