@@ -70,7 +70,8 @@ class ThresholdTraining(OptimizerPart):
             new.append(ops.cast(grad, grads[i].dtype))
         slopes = ops.stack(slopes) + self.strength * self.penalty_slopes()
         rates = np.array([r.rate for r in self.regularizers], "float32")
-        rates = ops.cast(optimizer.learning_rate, "float32") * rates * active
+        rate = ops.cast(optimizer.learning_rate, "float32")
+        rates = ops.multiply(rate, rates) * active
         count = optimizer.iterations + 0
         for kernel, values in zip(self.kernels, whole, strict=True):
             kernel.assign(ops.cast(values, kernel.dtype))
