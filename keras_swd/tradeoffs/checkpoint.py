@@ -45,8 +45,9 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     Models are saved without any trace of this library or of the optimizer,
     zeros in place, ready to export; `compile` them to evaluate. `front.json`
-    in the folder tells them; a run that finds it there goes on with it, so
-    that a resumed run, or another one, adds to the same front.
+    in the folder lists them; a run that finds it there goes on with it, so
+    that a resumed run, or another one, adds to the same front. Weights that
+    were removed before count as zeros.
 
     Args:
         folder: String or path; made if it does not exist.
@@ -57,7 +58,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             Kernels whose regularizer has a target of its own keep to that.
             Defaults to `(0.5, 0.8, 0.9, 0.95)`.
         metric: String, the metric that counts. Defaults to `None`, the first
-            that the model is compiled with, or else the loss.
+            that the model is compiled with, or else the loss, which counts
+            without the penalties of regularizers.
         mode: `"max"` if more of it is better, `"min"` if less, `"auto"` for
             what Keras knows of it. Defaults to `"auto"`.
         quantization: `None` for a float32 file, or `"int8"`. Defaults to

@@ -190,7 +190,8 @@ def sensitivity(
             0.9, 0.95, 0.98)`.
         metric: String, the metric that the table shows and that may lose no
             more than `within`; all are measured. Defaults to `None`, the
-            first that the model is compiled with, or else the loss.
+            first that the model is compiled with, or else the loss, which
+            counts without the penalties of regularizers.
         mode: `"max"` if more of it is better, `"min"` if less, `"auto"` for
             what Keras knows of it. Defaults to `"auto"`.
         within: Float, at least 0: how much of it a kernel may lose at its
