@@ -89,10 +89,9 @@ def identity(part: Any) -> Any:
         return {**inner, "holds": {**inner.get("holds", {}), **_values(held)}}
     if inspect.isroutine(part):
         around = inspect.isfunction(part) and inspect.getclosurevars(part)
-        held = (
-            _values({**around.nonlocals, **_defaults(part)}) if around else {}
-        )
-        return {"code": _code(part)} | ({"holds": held} if held else {})
+        held = {**around.nonlocals, **_defaults(part)} if around else {}
+        code: dict[str, Any] = {"code": _code(part)}
+        return code | {"holds": _values(held)} if held else code
     return _value(part)
 
 

@@ -24,7 +24,7 @@ def check_compiled(model: keras.Model) -> None:
 
 
 def check_comparable(data: Any, mode: str) -> None:
-    """Raises a `ValueError` if nothing can be compared on data, or so.
+    """Raises a `ValueError` if metrics cannot be compared with these.
 
     Args:
         data: The argument `data` of a public function.
