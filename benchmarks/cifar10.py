@@ -12,6 +12,7 @@ epoch takes two to five minutes on two cores.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -51,7 +52,7 @@ def build_model():
     return networks.resnet20(keras.regularizers.L2(WEIGHT_DECAY / 2))
 
 
-def ramp(build_model, fit, sparsity):
+def ramp(build_model, fit, sparsity, begin=0.1, finish=0.6):
     """One ranking, of which a growing part is decayed hard, as on LeNet-5."""
     swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
     model = keras_swd.with_regularizer(build_model(), swd)
@@ -59,7 +60,7 @@ def ramp(build_model, fit, sparsity):
         sparsity,
         schedule=keras_swd.Exponential(100.0, 1000.0, finish=0.8),
         allocation=keras_swd.GlobalRanking(),
-        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.1, finish=0.6),
+        ramp=keras_swd.Polynomial(0.01, 1.0, begin=begin, finish=finish),
     )
     return fit(model, [pruning])
 
@@ -87,6 +88,7 @@ METHODS = {
     "dense": None,
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
     "SWD, ramp": ramp,
+    "SWD, later ramp": functools.partial(ramp, begin=0.2, finish=0.7),
     "one-shot, tuned": keras_swd.MagnitudePruning(
         WEIGHT_DECAY, end=TUNED_AT, removals=1
     ),
