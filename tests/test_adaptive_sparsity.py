@@ -520,6 +520,7 @@ def test_a_run_goes_on_after_it_was_saved(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_whose_optimizer_is_new_starts_from_its_zeros():
     model = trained()
     before = arrays(*model.trainable_variables)

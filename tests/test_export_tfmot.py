@@ -262,12 +262,13 @@ def sorted_by_shape(arrays):
     return sorted(arrays, key=lambda a: (a.shape, a.tobytes()))
 
 
+SLOW = ("cells", "lstm", "masks")
+
+
 @pytest.mark.parametrize(
     "build",
     [
-        pytest.param(
-            b, id=n, marks=pytest.mark.slow if n in ("lstm", "masks") else ()
-        )
+        pytest.param(b, id=n, marks=pytest.mark.slow if n in SLOW else ())
         for n, b in MODELS.items()
     ],
 )

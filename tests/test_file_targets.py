@@ -297,6 +297,7 @@ def test_zeros_count_under_gzip_in_layers_that_keep_them_all():
     assert 0.96 * target.bytes < bytes_ <= target.limit
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untried")
 @pytest.mark.filterwarnings("ignore:A weight selected")
 def test_a_target_that_slips_out_of_reach_is_warned_of():
@@ -349,6 +350,7 @@ def test_coupled_channels_are_refused():
         keras_swd.remove(model, TFLiteBytes(20_000))
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_the_target():
     model = mlp()
     model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "mse")

@@ -24,7 +24,11 @@ def follow(optimizer, decay, start, steps):
     [
         (keras.optimizers.SGD(0.1), 2.0),
         (keras.optimizers.SGD(0.1, momentum=0.9), 3.8),
-        (keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), 3.8 / 2.8),
+        pytest.param(
+            keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+            3.8 / 2.8,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_sgd_diverges_just_beyond_the_limit(optimizer, limit):

@@ -452,7 +452,14 @@ def wide_network(dtype):
 
 
 @short_run
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        pytest.param("mixed_float16", marks=pytest.mark.slow),
+        pytest.param("float64", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_summed_up_on_the_host_is_the_penalty(dtype):
     import tensorflow as tf
 

@@ -133,6 +133,7 @@ def test_the_count_of_zeros_follows_the_rounds():
     assert history["swd_strength"] == [0.0] * EPOCHS
 
 
+@pytest.mark.slow
 def test_what_went_stays_where_a_kernel_is_given_less():
     """Shares rounded to whole weights may fall as the target grows."""
     widths = [8, 8, 13, 12, 3]

@@ -198,6 +198,7 @@ def test_another_run_adds_to_the_front(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "front.json").read_text()) == held
 
 
+@pytest.mark.slow
 def test_files_of_equal_names_do_not_meet(tmp_path):
     checkpoint = ParetoCheckpoint(tmp_path, data(), [0.5])
     (tmp_path / "epoch-0001-zeros-0.5.keras").write_text("another's")

@@ -135,6 +135,7 @@ def test_what_is_removed_is_all_of_the_target(start, finish, sparsity, kind):
     assert np.count_nonzero(weights == 0.0) == round(sparsity * weights.size)
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_follows_one_ramp():
     whole, parts = (network(SelectiveWeightDecay(DECAY)) for _ in range(2))
     parts.set_weights(whole.get_weights())
@@ -179,6 +180,7 @@ def test_layers_with_their_own_target_follow_too():
     assert history.history["sparsity"] == pytest.approx([41 / 140, 82 / 140])
 
 
+@pytest.mark.slow
 def test_the_forecast_begins_where_all_is_selected():
     late = Linear(0.1, 1.0, finish=0.99)
     with pytest.warns(UserWarning, match="A weight selected when"):

@@ -56,6 +56,7 @@ def assert_same(before, after):
 # What counts -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_first_metric_that_was_compiled_counts():
     names = ["mse", "mae"], ["mae", "mse"]
     for metrics in names:

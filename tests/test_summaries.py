@@ -298,6 +298,7 @@ def small_run(folder, model, *callbacks, **arguments):
     return fit(model, *callbacks, pruning, summaries, **arguments)
 
 
+@pytest.mark.slow
 def test_a_crashed_run_keeps_its_epochs_and_a_resumed_one_goes_on(tmp_path):
     model = network(keras_swd.SelectiveWeightDecay(2e-3))
 
