@@ -29,6 +29,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **kwargs) -> str:
-    """Lets a page find the pictures where they are in the site."""
+    """Lets a page find these files where they are in the site."""
     up = posixpath.relpath(".", posixpath.dirname(page.file.src_uri) or ".")
-    return re.sub(r"\]\((\.\./)+benchmarks/", f"]({up}/benchmarks/", markdown)
+    moved = {path: uri for uri, path in PAGES.items()}
+    for path, uri in (moved | {"benchmarks/": "benchmarks/"}).items():
+        link = rf"\]\((\.\./)+{re.escape(path)}"
+        markdown = re.sub(link, f"]({up}/{uri}", markdown)
+    return markdown
