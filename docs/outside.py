@@ -32,7 +32,8 @@ def on_page_markdown(markdown: str, page: Page, **kwargs) -> str:
     """Lets a page find these files where they are in the site."""
     up = posixpath.relpath(".", posixpath.dirname(page.file.src_uri) or ".")
     moved = {path: uri for uri, path in PAGES.items()}
-    for path, uri in (moved | {"benchmarks/": "benchmarks/"}).items():
+    moved["benchmarks/"] = "benchmarks/"
+    for path, uri in moved.items():
         link = rf"\]\((\.\./)+{re.escape(path)}"
         markdown = re.sub(link, f"]({up}/{uri}", markdown)
     return markdown
