@@ -143,9 +143,22 @@ def concatenate(draw, x):
     return layers.Concatenate()([convolve(draw, x), x])
 
 
+def reduce(draw, x):
+    """A layer, or operations, that leave one value of each channel."""
+    kind = draw(st.sampled_from([None, "mean", "max", "min", "sum"]))
+    if kind is None:
+        return layers.GlobalAveragePooling2D()(x)
+    operation = getattr(keras.ops, kind)
+    if draw(st.booleans()):
+        return operation(x, axis=(-3, 2))
+    y = operation(keras.ops.transpose(x, (0, 3, 1, 2)), axis=2, keepdims=True)
+    y = operation(keras.ops.squeeze(y, axis=-2), axis=-1)
+    return operation(keras.ops.expand_dims(y, 1), axis=[1])
+
+
 def excite(draw, x):
     channels, squeezed = x.shape[-1], draw(st.integers(1, 3))
-    y = layers.GlobalAveragePooling2D()(x)
+    y = reduce(draw, x)
     if draw(st.booleans()):
         y = layers.Reshape((1, 1, channels))(y)
         y = layers.Conv2D(squeezed, 1, activation="relu")(y)

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_swd.coupling import find_coupling
 from keras_swd.shrinking import shrink
@@ -170,6 +171,49 @@ def test_squeeze_and_excitation_gates_the_channels_it_squeezes():
     places = {("a", 3), ("squeeze", 2), ("excite", 3), ("b", 2)}
     assert frozenset(places) in groups
     assert groups[frozenset({("squeeze", 3), ("excite", 2)})].size == 2
+
+
+@pytest.mark.parametrize("kind", ["mean", "max", "min", "sum", "amax", "amin"])
+def test_operations_reduce_each_channel_over_its_places(kind):
+    x = inputs = image()
+    operation = getattr(ops, kind)
+    x = operation(conv(4, "a")(x), axis=(1, -2))
+    groups = groups_of(inputs, layers.Dense(2, name="dense")(x))
+    assert groups[frozenset({("a", 3), ("dense", 0)})].size == 4
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda x: ops.squeeze(ops.mean(x, axis=1, keepdims=True), axis=1),
+        lambda x: ops.mean(ops.expand_dims(x, (1, -2)), axis=(1, 2, -2)),
+        lambda x: ops.transpose(
+            ops.max(ops.transpose(x, (0, 3, 1, 2)), 2), (0, 2, 1)
+        ),
+    ],
+)
+def test_axes_are_added_moved_and_taken_away(reduce):
+    x = inputs = image()
+    x = reduce(conv(4, "a")(x))
+    groups = groups_of(inputs, layers.Dense(2, name="dense")(x))
+    assert groups[frozenset({("a", 3), ("dense", 0)})].size == 4
+
+
+@pytest.mark.parametrize(
+    ("reduce", "reason"),
+    [
+        (lambda x: ops.sum(x, axis=-1, keepdims=True), "computes with all"),
+        (lambda x: ops.mean(x, axis=(0, 1)), "mixes samples"),
+        (lambda x: ops.squeeze(x), "takes away each axis of size 1"),
+        (lambda x: ops.max(x, 1, initial=0.0), "begins with a value"),
+        (lambda x: ops.transpose(x), "mixes samples"),
+    ],
+)
+def test_operations_that_need_every_channel_leave_them_whole(reduce, reason):
+    x = inputs = keras.Input((5, 4))
+    x = reduce(layers.Dense(3, name="a")(x))
+    (told,) = groups_of(inputs, x)[frozenset({("a", 1)})].kept
+    assert reason in told
 
 
 def test_a_layer_used_twice_has_the_same_channels_each_time():

@@ -159,6 +159,21 @@ def test_a_constant_becomes_part_of_the_next_bias():
     check_same(model, small)
 
 
+@pytest.mark.parametrize(("size", "units"), [(8, 3), (None, 4)])
+def test_a_sum_of_constants_is_known_where_its_places_are(size, units):
+    inputs = keras.Input((size, size, 3))
+    filters, dense = layers.Conv2D(5, 1), layers.Dense(2)
+    x = keras.ops.sum(filters(inputs), axis=(1, 2))
+    model = keras.Model(inputs, dense(x))
+    zero_filters(filters, [0, 2], bias=np.array([0.5, 0.0]))
+    small = shrink(model)
+    assert small.get_layer(filters.name).filters == units
+    images = np.random.default_rng(0).standard_normal((2, 8, 8, 3))
+    np.testing.assert_allclose(
+        *(m.predict(images, verbose=0) for m in (model, small)), rtol=1e-5
+    )
+
+
 def test_a_layer_without_bias_gets_one_where_a_constant_needs_it():
     model = sequential(
         conv(4, activation="relu"),

@@ -1,14 +1,15 @@
-"""Layers that move channels about but leave their values alone."""
+"""What moves channels about, or reduces each to fewer places."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from keras_swd.coupling.channels import Channels, Ledger, NotFollowed
 from keras_swd.coupling.uses import Use
-from keras_swd.coupling.weights import OUT
+from keras_swd.coupling.weights import OUT, kind_of
 
 
 def _keep(use: Use, ledger: Ledger) -> Channels:
@@ -32,8 +33,61 @@ def _pool_globally(use: Use, ledger: Ledger) -> Channels:
 
 
 def _permute(use: Use, ledger: Ledger) -> Channels:
-    given = use.given
-    return given.on(tuple(use.operation.dims).index(given.axis) + 1)
+    return _ordered(use.given, (0, *use.operation.dims))
+
+
+def _transpose(use: Use, ledger: Ledger) -> Channels:
+    rank = len(use.output_shape)
+    axes = use.operation.axes or range(rank)[::-1]
+    return _ordered(use.given, [axis % rank for axis in axes])
+
+
+def _expand(use: Use, ledger: Ledger) -> Channels:
+    rank = len(use.output_shape)
+    new = _axes(use.operation.axis, rank)
+    old = iter(range(rank))
+    return _ordered(
+        use.given, [None if a in new else next(old) for a in range(rank)]
+    )
+
+
+def _squeeze(use: Use, ledger: Ledger) -> Channels:
+    if use.operation.axis is None:
+        raise NotFollowed("takes away each axis of size 1")
+    rank = len(use.input_shapes[0])
+    gone = _axes(use.operation.axis, rank)
+    return _ordered(use.given, [a for a in range(rank) if a not in gone])
+
+
+def _reduce(use: Use, ledger: Ledger) -> Channels:
+    """A mean, sum or extreme of each channel over some of its places."""
+    given, operation, shape = use.given, use.operation, use.input_shapes[0]
+    if getattr(operation, "initial", None) is not None:
+        raise NotFollowed("begins with a value of its own")
+    gone = _axes(operation.axis, len(shape))
+    left = [axis for axis in range(len(shape)) if axis not in gone]
+    reduced = _ordered(given, left)
+    if kind_of(operation) == "ops.Sum":
+        places = math.prod(shape[axis] or math.nan for axis in gone)
+        zero = given.constant == 0.0
+        values = np.where(zero, 0.0, given.constant * places)
+        given, reduced = (c.with_constant(values) for c in (given, reduced))
+    return given if operation.keepdims else reduced
+
+
+def _axes(axis: int | Sequence[int] | None, rank: int) -> set[int]:
+    """The axes that an operation names, counted from 0; None names all."""
+    named = range(rank) if axis is None else np.atleast_1d(axis).tolist()
+    return {a % rank for a in named}
+
+
+def _ordered(given: Channels, axes: Sequence[int | None]) -> Channels:
+    """The same channels, where a tensor is made of these of its axes."""
+    if not axes or axes[0] != 0:
+        raise NotFollowed("mixes samples")
+    if given.axis not in axes:
+        raise NotFollowed("computes with all of them at once")
+    return given.on(axes.index(given.axis))
 
 
 def _repeat(use: Use, ledger: Ledger) -> Channels:
@@ -127,8 +181,14 @@ SHAPES: dict[str, Callable[[Use, Ledger], Channels]] = {
         """.split(),
         _pool_globally,
     ),
+    **dict.fromkeys(
+        "ops.Amax ops.Amin ops.Max ops.Mean ops.Min ops.Sum".split(), _reduce
+    ),
     "Flatten": _flatten,
     "Permute": _permute,
     "RepeatVector": _repeat,
     "Reshape": _reshape,
+    "ops.ExpandDims": _expand,
+    "ops.Squeeze": _squeeze,
+    "ops.Transpose": _transpose,
 }
