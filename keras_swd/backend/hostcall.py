@@ -1,25 +1,13 @@
 """Numbers that a compiled step asks of the host while it runs."""
 
-import dataclasses
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_swd.backend.host import given
-
-#: Finds two floats from the values of a variable and the numbers of an answer.
-Summing = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """What a graph has asked for: tensors, and pairs by `id` of variables."""
-
-    numbers: Any
-    sums: dict[int, Any]
 
 
 class HostCall:
@@ -32,16 +20,11 @@ class HostCall:
     elsewhere the numbers are written between steps. A graph calls once,
     whoever asks in it.
 
-    With its answer comes what is summed up of the variables, as they are then.
-
     Args:
         variables: List of `keras.Variable`, what the function reads.
         members: List of those who ask for a part of the numbers, in order.
         idle: Float32 array of shape `(n,)`, the numbers when there is no
             function.
-        summing: Dictionary from places in `variables` to functions of a
-            variable's values and of the numbers that return two floats. They
-            must not hold the model: TensorFlow keeps them.
     """
 
     def __init__(
@@ -49,12 +32,10 @@ class HostCall:
         variables: Sequence[keras.Variable],
         members: Sequence[Any],
         idle: np.ndarray,
-        summing: Mapping[int, Summing],
     ):
         self.variables = list(variables)
         self.members = list(members)
         self.idle = idle
-        self.summing = dict(summing)
         #: Whether something was compiled that cannot call.
         self.bypassed = False
         self._method: weakref.WeakMethod | None = None
@@ -94,45 +75,19 @@ class HostCall:
             self.bypassed = True
             return None
         # TensorFlow keeps functions, and graphs, for the life of the process.
-        own, idle, summing = weakref.ref(self), self.idle, self.summing
+        own, idle = weakref.ref(self), self.idle
         asked = graph.get_collection_ref(own)
         if not asked:
 
             def answer(*values):
                 call = own()
-                numbers = idle if call is None else call._answer(values)
-                sums = [f(values[i], numbers) for i, f in summing.items()]
-                return np.append(numbers, np.array(sums, "float32"))
+                return idle if call is None else call._answer(values)
 
             values = [variable.value for variable in self.variables]
             told = tf.numpy_function(answer, values, tf.float32)
-            told.set_shape((idle.size + 2 * len(summing),))
-            pairs = tf.unstack(tf.reshape(told[idle.size :], (-1, 2)))
-            ids = (id(self.variables[place]) for place in summing)
-            sums = dict(zip(ids, pairs, strict=True))
-            asked.append(_Asked(told[: idle.size], sums))
-        return asked[0].numbers
-
-    def take_sums(self, variable: keras.Variable):
-        """Returns what is summed up of a variable, in what is being built.
-
-        Once in each graph: by the time it is asked for again, the variable may
-        have changed.
-
-        Args:
-            variable: A `keras.Variable`.
-
-        Returns:
-            Two float32 scalar tensors; None if nothing is, or was taken.
-        """
-        import tensorflow as tf
-
-        if tf.executing_eagerly():
-            return None
-        graph = tf.compat.v1.get_default_graph()
-        asked = graph.get_collection(weakref.ref(self))
-        pair = asked[0].sums.pop(id(variable), None) if asked else None
-        return None if pair is None else tf.unstack(pair)
+            told.set_shape(idle.shape)
+            asked.append(told)
+        return asked[0]
 
     def _answer(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The numbers for these values of the variables."""
@@ -147,13 +102,6 @@ class HostCall:
 def can_call() -> bool:
     """Whether any step of the present backend can call the host."""
     return keras.config.backend() == "tensorflow"
-
-
-def runs_on_cpu() -> bool:
-    """Whether steps run where the host is, and no GPU has to wait for it."""
-    import tensorflow as tf
-
-    return not tf.config.list_logical_devices("GPU")
 
 
 def _compiled_by_xla(graph) -> bool:

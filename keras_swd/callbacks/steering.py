@@ -1,16 +1,14 @@
 """What steps are told: how hard, and which units."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
-from keras_swd.backend.hostcall import HostCall, Summing, can_call, runs_on_cpu
+from keras_swd.backend.hostcall import HostCall, can_call
 from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.prunable import Attached
 from keras_swd.regularizers.plan import Plan
-from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.targets.aims import Aim
 from keras_swd.units.kernels import Choice
 
@@ -172,44 +170,7 @@ def _shared_call(
         weights = [weight for each in asking for weight in each.weights]
         variables = {id(weight.variable): weight.variable for weight in weights}
         idle = np.concatenate([each.idle() for each in controls])
-        call = HostCall(
-            list(variables.values()),
-            controls,
-            idle,
-            _summing(list(variables), asking),
-        )
+        call = HostCall(list(variables.values()), controls, idle)
     for each in controls:
         each.calls[model] = each.call = call
     return call, new
-
-
-def _summing(
-    ids: Sequence[int], asking: Sequence[Attached]
-) -> dict[int, Summing]:
-    """How squares are summed up, by the places of the variables."""
-    places = {each: place for place, each in enumerate(ids)}
-    if not runs_on_cpu():
-        return {}
-    return {
-        places[id(weight.variable)]: functools.partial(
-            _sum_up,
-            each.regularizer.summing,
-            weight.variable.regularizer.use,
-            each.controls.start + 1,
-        )
-        for each in asking
-        if each.regularizer.summing is not None
-        for weight in each.weights
-    }
-
-
-def _sum_up(
-    function,
-    use: ControlSlice,
-    start: int,
-    values: np.ndarray,
-    numbers: np.ndarray,
-) -> tuple[float, float]:
-    """Sums up the squares of a kernel whose controls follow from `start` on."""
-    controls = numbers[start + use.start : start + use.end]
-    return function(use.select, values, controls)

@@ -2,7 +2,7 @@
 
 import inspect
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import keras
 import numpy as np
@@ -173,16 +173,6 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         """
         del strength
         return 0.0
-
-    @property
-    def summing(self) -> Callable | None:
-        """Function that sums up squares on the host, or None.
-
-        `summing(select, values, controls)`, of arrays, returns the sum of the
-        squares of a kernel and that of its selected entries, as floats. With
-        it `take_sums` may give them to `penalty`.
-        """
-        return None
 
     def plan(
         self,
@@ -368,22 +358,6 @@ class KernelView(keras.regularizers.Regularizer):
     def get_config(self) -> dict:
         """Returns the instance's constructor arguments."""
         return self.instance.get_config()
-
-
-def take_sums(values):
-    """Returns the sums of squares of a kernel, if the host has found them.
-
-    Args:
-        values: Float tensor, or the kernel itself, a `keras.Variable`: of what
-            was computed from it nothing is known.
-
-    Returns:
-        Two float32 scalar tensors, the sum over all entries and over selected
-        ones; or None.
-    """
-    view = getattr(values, "regularizer", None)
-    call = view.controls.call if isinstance(view, KernelView) else None
-    return None if call is None else call.take_sums(values)
 
 
 def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:

@@ -6,13 +6,9 @@ import keras
 from keras import ops
 
 from keras_swd.arguments import check_not_negative
-from keras_swd.granularity import Granularity, Unstructured
+from keras_swd.granularity import Granularity
 from keras_swd.regularizers.base import PruningRegularizer
-from keras_swd.regularizers.decay import (
-    plain_decay,
-    selective_decay,
-    sums_of_squares,
-)
+from keras_swd.regularizers.decay import plain_decay, selective_decay
 from keras_swd.regularizers.plan import Plan
 
 
@@ -110,12 +106,6 @@ class SelectiveWeightDecay(PruningRegularizer):
                 stacklevel=2,
             )
         return plan
-
-    @property
-    def summing(self):
-        """Sums up squares on the host where units are single entries."""
-        alone = isinstance(self.granularity, Unstructured)
-        return sums_of_squares if alone else None
 
     def decay(self, strength: float) -> float:
         """Returns `weight_decay * (1 + strength)`."""
