@@ -159,6 +159,8 @@ class Task:
 def run(args):
     """Trains the missing cells of a seed."""
     folder = pathlib.Path(args.cells)
+    if args.models:
+        pathlib.Path(args.models).mkdir(parents=True, exist_ok=True)
     cells = [("dense", 0.0)] if "dense" in args.methods else []
     pruning = [method for method in args.methods if method != "dense"]
     cells += [(m, s) for s in args.sparsities for m in pruning]
