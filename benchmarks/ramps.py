@@ -93,6 +93,9 @@ TRIALS = {
     "later, LAMP": functools.partial(
         swd, allocation="LAMP", ramp=(0.01, 0.2, 0.7)
     ),
+    "later, weaker": functools.partial(
+        swd, strength=(1.0, 1e3, 0.9), ramp=(0.01, 0.2, 0.7)
+    ),
     "earlier": functools.partial(swd, ramp=(0.01, 0.0, 0.4)),
     "whole": functools.partial(swd, ramp=None, strength=(0.1, 5e3, 0.8)),
     "decay": functools.partial(swd, weight_decay=2 * WEIGHT_DECAY),
