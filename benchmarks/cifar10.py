@@ -65,6 +65,19 @@ def ramp(build_model, fit, sparsity, begin=0.1, finish=0.6):
     return fit(model, [pruning])
 
 
+def strong_ramp(build_model, fit, sparsity):
+    """The later ramp, with decay that leaves selected weights no noise."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    pruning = keras_swd.PruningScheduler(
+        sparsity,
+        schedule=keras_swd.Constant(1e4),
+        allocation=keras_swd.GlobalRanking(),
+        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.2, finish=0.7),
+    )
+    return fit(model, [pruning])
+
+
 def tfmot_polynomial(build_model, fit, sparsity):
     """What the TensorFlow Model Optimization toolkit has for this."""
     import tensorflow_model_optimization as tfmot
@@ -89,6 +102,7 @@ METHODS = {
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
     "SWD, ramp": ramp,
     "SWD, later ramp": functools.partial(ramp, begin=0.2, finish=0.7),
+    "SWD, strong ramp": strong_ramp,
     "one-shot, tuned": keras_swd.MagnitudePruning(
         WEIGHT_DECAY, end=TUNED_AT, removals=1
     ),
