@@ -191,9 +191,9 @@ RECIPES = {
     "lenet5-mnist-98": lenet5(0.98),
     "lenet5-mnist-99": lenet5(0.99),
     "resnet20-cifar10": resnet20("dense", 0.0),
-    "resnet20-cifar10-90": resnet20("SWD, ramp", 0.9),
-    "resnet20-cifar10-95": resnet20("SWD, ramp", 0.95),
-    "resnet20-cifar10-98": resnet20("SWD, ramp", 0.98),
+    "resnet20-cifar10-90": resnet20("SWD, strong ramp", 0.9),
+    "resnet20-cifar10-95": resnet20("SWD, strong ramp", 0.95),
+    "resnet20-cifar10-98": resnet20("SWD, strong ramp", 0.98),
     "resnet20-cifar10-half": Recipe(
         "ResNet-20 with half of its parameters: channels cut out",
         "cifar10",
