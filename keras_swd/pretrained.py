@@ -25,7 +25,8 @@ def load_pretrained(name: str) -> keras.Model:
     Raises:
         ValueError: If no network has that name, or its file is not the one
             that the card names.
-        ImportError: If it needs Spektral, which is missing.
+        ImportError: If it needs Spektral, which is missing, or TensorFlow, and
+            Keras runs on another backend.
 
     Example:
 
@@ -48,7 +49,7 @@ def load_pretrained(name: str) -> keras.Model:
             f"{found}, not {expected}. Install the package again."
         )
     if card["data"] == "cora":
-        import keras_swd.graphs.layers  # noqa: F401, registers its layers
+        from keras_swd.graphs.layers import GCNConv  # noqa: F401, or says why
     return keras.saving.load_model(path, compile=False)
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import pytest
 
 import keras_swd
@@ -57,3 +58,11 @@ def test_the_public_names_are_there():
     assert [n for n in names if not hasattr(keras_swd, n)] == []
     assert callable(keras_swd.export.to_tflite)
     assert callable(keras_swd.export.check_tflite)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "tensorflow", reason="it loads on TensorFlow"
+)
+def test_a_graph_network_says_that_it_needs_tensorflow():
+    with pytest.raises(ImportError, match=r"compute with TensorFlow"):
+        keras_swd.load_pretrained("gcn-cora-90")
