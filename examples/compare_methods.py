@@ -56,6 +56,19 @@ def ramp(build_model, fit, sparsity):
     return fit(model, [pruning])
 
 
+def strong_ramp(build_model, fit, sparsity):
+    """A later ramp, of so strong a decay that gradients hardly move weights."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    pruning = keras_swd.PruningScheduler(
+        sparsity,
+        schedule=keras_swd.Constant(0.5 / (args.rate * WEIGHT_DECAY)),
+        allocation=keras_swd.GlobalRanking(),
+        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.2, finish=0.7),
+    )
+    return fit(model, [pruning])
+
+
 def adaptive_sparsity(build_model, fit, sparsity):
     """It needs a lower rate: some weights are out of use from the start."""
     asl = keras_swd.AdaptiveSparsity(WEIGHT_DECAY)
@@ -127,6 +140,7 @@ METHODS = {
     "SWD": keras_swd.SelectiveWeightDecay(WEIGHT_DECAY),
     "SWD, global": global_ranking,
     "SWD, ramp": ramp,
+    "SWD, strong ramp": strong_ramp,
     "GReg1": keras_swd.GReg1(WEIGHT_DECAY, begin=TRAINED),
     "GReg2": keras_swd.GReg2(WEIGHT_DECAY, begin=TRAINED),
     "AdaptiveSparsity": adaptive_sparsity,
