@@ -62,7 +62,7 @@ def augmented(jpeg):
     return tf.image.random_flip_left_right(prepared(jpeg, window))
 
 
-def centre(jpeg):
+def center(jpeg):
     """The middle square of an image, 7/8 of its shorter side."""
     sides = tf.io.extract_jpeg_shape(jpeg)[:2]
     side = tf.reduce_min(sides) * 7 // 8
@@ -93,8 +93,8 @@ def batches(data, view, whole=True):
 classes = info.features["label"].num_classes
 steps = args.steps or info.splits["train"].num_examples // args.batch
 train = batches(train.shuffle(10_000).repeat(), augmented).prefetch(2)
-every_test = batches(test, centre, whole=False).prefetch(2)
-test = batches(test, centre).prefetch(2)
+every_test = batches(test, center, whole=False).prefetch(2)
+test = batches(test, center).prefetch(2)
 
 devices = tf.config.list_logical_devices("GPU")
 devices = devices or tf.config.list_logical_devices("CPU")

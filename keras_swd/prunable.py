@@ -191,7 +191,7 @@ class Prunable:
             if isinstance(weight, KernelWithPart):
                 continue
             if pruning_regularizer(weight.variable) is None:
-                continue  # removed, but not penalised
+                continue  # removed, but not penalized
             members.setdefault(id(weight.regularizer), []).append(weight)
         attached: list[Attached | Aim] = [*aims]
         new = False

@@ -47,8 +47,8 @@ class Constant(Schedule):
     """The same value from beginning to end.
 
     `Constant(0.0)` leaves plain weight decay. With
-    `PruningScheduler(remove_at=0.5)` that is magnitude pruning at half time,
-    fine-tuned in what is left of the run.
+    `PruningScheduler(remove_at=0.5)` that is magnitude pruning halfway through
+    the run, fine-tuned in what is left of it.
 
     Args:
         value: Float >= 0.

@@ -145,7 +145,10 @@ def report(run_dir: str, out: str | None, timed: bool) -> None:
     "--json", "json_path", metavar="FILE", help="Write the report as JSON."
 )
 @click.option(
-    "--plot", "plot_path", metavar="FILE", help="Draw a .keras file's as .png."
+    "--plot",
+    "plot_path",
+    metavar="FILE",
+    help="Draw the report of a .keras file as .png.",
 )
 @one_line_errors
 def inspect(model: str, json_path: str | None, plot_path: str | None) -> None:

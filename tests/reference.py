@@ -169,7 +169,7 @@ def train_greg(
 
 
 def cut_off(dense, threshold):
-    """Adaptive Sparsity's forward pass: centred weights, what is left, cut."""
+    """Adaptive Sparsity's forward pass: centered weights, what is left, cut."""
     w = np.array(dense, "float64")
     w -= w.mean()
     cut = min(max(threshold, 0.0), 30.0) * w.std(ddof=1) + 1e-6

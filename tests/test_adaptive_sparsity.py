@@ -608,7 +608,7 @@ def test_kernels_of_one_value_are_refused(sizes):
     last = model.layers[-1].kernel
     last.assign(np.ones(last.shape))
     x, y = data(outputs=sizes[-1])
-    with pytest.raises(ValueError, match=r"holds a single value.*centring"):
+    with pytest.raises(ValueError, match=r"holds a single value.*centering"):
         model.fit(x, y, verbose=0, callbacks=[PruningScheduler(0.5)])
 
 

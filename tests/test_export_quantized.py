@@ -765,7 +765,7 @@ def test_a_large_model_agrees_in_integers(mode, tmp_path):
         classifier_activation=None,
     )
     remove_smallest(model, 0.8)
-    # As initialised, signals die away to less than integers can tell apart.
+    # As initialized, signals die away to less than integers can tell apart.
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
         if values.ndim > 1:

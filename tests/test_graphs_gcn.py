@@ -312,7 +312,7 @@ def test_it_reaches_the_published_accuracy_on_cora(data_dir):
     dataset = planetoid.load_cora(data_dir / "planetoid")
     graph = dataset[0]
     keras.utils.set_random_seed(0)
-    # Kipf and Welling penalise the first kernel; here both are.
+    # Kipf and Welling penalize the first kernel; here both are.
     decay = keras.regularizers.L2(2.5e-4)
     model = gcn(graph.x.shape[1], graph.y.shape[1], kernel_regularizer=decay)
     model.compile(

@@ -148,7 +148,7 @@ def test_a_slimmed_model_shrinks_to_its_budget():
     ).history
     for norm in norms(model):
         # Zeros stay zero while the others train on; the shifts of these are
-        # not penalised.
+        # not penalized.
         gone = values(norm.gamma) == 0.0
         np.testing.assert_array_equal(values(norm.beta) == 0.0, gone)
     small = shrink(model)

@@ -121,7 +121,7 @@ def test_magnitudes_are_counted_by_decade_and_the_far_ones_at_the_ends():
 # What is prunable, and why the rest is not ----------------------------------
 
 
-def test_a_regularised_kernel_is_prunable_and_not_skipped():
+def test_a_regularized_kernel_is_prunable_and_not_skipped():
     swd = keras_swd.SelectiveWeightDecay()
     (kernel,) = sparsity_report(dense(kernel_regularizer=swd)).kernels
     assert kernel.prunable

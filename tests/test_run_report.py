@@ -272,7 +272,7 @@ def test_names_of_elements_are_unique_and_found(page):
     assert {link[1:] for link in links} <= set(names)
 
 
-def test_placeholders_of_colours_are_gone(page):
+def test_placeholders_of_colors_are_gone(page):
     _, content = page
     assert not re.search(r"#0a000\d|#010203|#040506", content)
     for name in re.findall(r"var\((--[\w-]+)\)", content):

@@ -115,7 +115,7 @@ def train(model, *callbacks, **arguments):
     ).history
 
 
-def regularised(model):
+def regularized(model):
     return [v for v in model.trainable_variables if v.regularizer is not None]
 
 
@@ -224,10 +224,10 @@ def test_a_clone_prunes_apart_from_its_model(build):
     train(model)
     before = model.get_weights()
     clone = compiled(keras.models.clone_model(model))
-    assert zeros(regularised(clone)) == 0
-    assert len(regularised(clone)) == len(regularised(model))
+    assert zeros(regularized(clone)) == 0
+    assert len(regularized(clone)) == len(regularized(model))
     history = train(clone)
-    assert zeros(regularised(clone)) == share(regularised(clone))
+    assert zeros(regularized(clone)) == share(regularized(clone))
     assert history["swd_strength"] == curve(range(EPOCHS))
     assert_same_arrays(model.get_weights(), before)
 
@@ -257,13 +257,13 @@ def test_a_checkpoint_of_mid_training_loads_and_trains_on(
     scope = {"Subclassed": Subclassed}
     with keras.saving.custom_object_scope(scope):
         loaded = keras.saving.load_model(path)
-    assert zeros(regularised(loaded)) == 0
-    assert len(regularised(loaded)) == len(regularised(model))
-    for variable in regularised(loaded):
+    assert zeros(regularized(loaded)) == 0
+    assert len(regularized(loaded)) == len(regularized(model))
+    for variable in regularized(loaded):
         assert variable.regularizer.get_config() == swd().get_config()
     history = train(loaded, initial_epoch=1)
     assert history["swd_strength"] == curve([1, 2])
-    assert zeros(regularised(loaded)) == share(regularised(loaded))
+    assert zeros(regularized(loaded)) == share(regularized(loaded))
 
 
 def test_a_weight_checkpoint_of_mid_training_loads_and_trains_on(tmp_path):
@@ -276,10 +276,10 @@ def test_a_weight_checkpoint_of_mid_training_loads_and_trains_on(tmp_path):
     fresh.load_weights(tmp_path / "1.weights.h5")
     history = train(fresh, initial_epoch=1)
     assert history["swd_strength"] == curve([1, 2])
-    assert zeros(regularised(fresh)) == share(regularised(fresh))
+    assert zeros(regularized(fresh)) == share(regularized(fresh))
 
 
-def test_a_loaded_model_predicts_and_is_penalised_as_before(tmp_path):
+def test_a_loaded_model_predicts_and_is_penalized_as_before(tmp_path):
     model = compiled(nested(swd(granularity=keras_swd.Channel(), sparsity=0.4)))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -287,8 +287,8 @@ def test_a_loaded_model_predicts_and_is_penalised_as_before(tmp_path):
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(
         model.evaluate(x, y, verbose=0)
     )
-    config = regularised(loaded)[0].regularizer.get_config()
-    assert config == regularised(model)[0].regularizer.get_config()
+    config = regularized(loaded)[0].regularizer.get_config()
+    assert config == regularized(model)[0].regularizer.get_config()
 
 
 CONTINUE = """
@@ -348,7 +348,7 @@ def test_a_checkpoint_trains_on_in_a_fresh_process(tmp_path):
     assert len(weights) == len(model.get_weights())
     assert equal
     assert strengths == curve([1, 2])
-    assert removed == share(regularised(model))
+    assert removed == share(regularized(model))
 
 
 # Stripped models -------------------------------------------------------------
@@ -572,7 +572,7 @@ def carriers(model):
 @pytest.mark.parametrize(
     "build", [sequential, pytest.param(nested, marks=pytest.mark.slow)]
 )
-def test_an_existing_model_is_regularised_with_its_weights_kept(build):
+def test_an_existing_model_is_regularized_with_its_weights_kept(build):
     plain = compiled(build(), metrics=["mae"])
     train_plain = data()
     plain.fit(*train_plain, verbose=0)
@@ -589,7 +589,7 @@ def test_an_existing_model_is_regularised_with_its_weights_kept(build):
         plain.evaluate(*train_plain, verbose=0)[1]
     )
     train(model)
-    for variable in regularised(model):
+    for variable in regularized(model):
         size = int(np.prod(variable.shape))
         assert zeros([variable]) == round(0.25 * size)
 
@@ -656,19 +656,19 @@ def test_every_kind_of_kernel_is_found():
     plain = keras.Model(inputs, layers.EinsumDense("ab,bc->ac", 3)(x))
     model = keras_swd.with_regularizer(plain, swd())
     kernels = [w.shape for w in plain.weights if "kernel" in w.name]
-    assert [v.shape for v in regularised(model)] == kernels
+    assert [v.shape for v in regularized(model)] == kernels
     assert len(kernels) == 15
-    assert regularised(keras_swd.strip(model)) == []
+    assert regularized(keras_swd.strip(model)) == []
 
 
-def test_a_subclassed_model_is_regularised_through_its_configuration():
+def test_a_subclassed_model_is_regularized_through_its_configuration():
     plain = subclassed()
     model = keras_swd.with_regularizer(plain, swd())
     assert model.built
     assert_same_arrays(model.get_weights(), plain.get_weights())
     assert carriers(model) == set(dense_layers(model))
     train(compiled(model))
-    assert zeros(regularised(model)) == share(regularised(model))
+    assert zeros(regularized(model)) == share(regularized(model))
 
 
 def test_a_model_whose_configuration_takes_no_regularizer_is_refused():

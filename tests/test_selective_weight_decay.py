@@ -59,7 +59,7 @@ def test_value_and_gradient_by_hand():
     )
 
 
-def test_units_that_tie_at_the_threshold_are_all_penalised():
+def test_units_that_tie_at_the_threshold_are_all_penalized():
     kernel = np.array([[0.2, -0.2, 0.5], [0.2, 0.1, -0.2]], "float32")
     regularizer = SelectiveWeightDecay(0.01)
     value, gradient = value_and_gradient(regularizer, kernel, 10.0, 0.2)

@@ -776,7 +776,7 @@ def test_what_a_stateful_layer_remembers_stays():
 
 
 class WithinItsOwn(layers.Layer):
-    """A layer whose own code regularises another one."""
+    """A layer whose own code regularizes another one."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)

@@ -388,7 +388,7 @@ def policy(request):
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", "mixed_bfloat16"], indirect=True
 )
-def test_mixed_precision_penalises_in_full_precision(policy):
+def test_mixed_precision_penalizes_in_full_precision(policy):
     model = compiled()
     assert model.layers[0].compute_dtype == policy.removeprefix("mixed_")
     assert_pruned_in_the_dark(model, *train(model, *dark()))

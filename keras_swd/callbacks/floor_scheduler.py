@@ -38,11 +38,11 @@ class FloorScheduler(keras.callbacks.Callback):
     `irrelevance`, the mean irrelevance of the last step.
 
     Args:
-        floor: Float, the metric must be greater.
+        floor: Float, what the metric must exceed.
         monitor: String, the name of a metric in `logs`, of which more is
             better. Defaults to `"val_accuracy"`.
-        share: Float in (0, 1), that of the weights left which goes at a time.
-            Defaults to `0.1`.
+        share: Float in (0, 1), the share of the weights left that is removed
+            at a time. Defaults to `0.1`.
         strength: Float > 0, that of the decay. Defaults to `1e-3`.
         sparsity: Float in [0, 1), at which removal stops, exactly. `None`
             goes as far as the floor allows. Defaults to `None`.

@@ -28,7 +28,7 @@ def stable_decay(optimizer) -> float | None:
     Returns:
         Float: 2 for SGD, `2 (1 + m)` with momentum `m`, `2 (1 + m) / (1 + 2 m)`
         with Nesterov momentum. None where no bound is known; Adam and its
-        kin normalise the step and do not diverge.
+        kin normalize the step and do not diverge.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not isinstance(optimizer, keras.optimizers.SGD):

@@ -94,12 +94,12 @@ class PruningScheduler(keras.callbacks.Callback):
             Defaults to the end, or to what the regularizer's method has.
         ramp: A `Schedule`, the part of the target that is selected, as a
             function of progress; it must reach 1. With
-            `Polynomial(0.1, 1.0, finish=0.6)` a tenth of it is at first, and
+            `Polynomial(0.1, 1.0, finish=0.6)` that is a tenth at first, and
             all from 60 % of the run on, which gives the last weights to go
             time to prove their worth; let the strength start high then. For
-            methods that select anew at every step. What is logged is that of
-            the part until then, `accuracy_if_removed` too. Defaults to `None`,
-            all of the target at once, as in the paper.
+            methods that select anew at every step. Until then the logs tell of
+            that part, `accuracy_if_removed` too. Defaults to `None`, all of
+            the target at once, as in the paper.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no

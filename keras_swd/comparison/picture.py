@@ -4,7 +4,7 @@ import itertools
 
 from keras_swd.figures import new_figure, png
 
-#: Shapes of the points, so that lines differ without colours too.
+#: Shapes of the points, so that lines differ without colors too.
 MARKERS = "osD^vP*X<>hp"
 
 
@@ -24,12 +24,12 @@ def draw(metric: str, rows, lowest: float | None) -> bytes:
     figure = new_figure(8.0, 5.0)
     axes = figure.subplots()
     methods = list(dict.fromkeys(row.method for row in rows))
-    colours = [*color_sequences["tab10"], *color_sequences["Dark2"]]
-    for method, colour, marker in zip(
-        methods, itertools.cycle(colours), itertools.cycle(MARKERS)
+    colors = [*color_sequences["tab10"], *color_sequences["Dark2"]]
+    for method, color, marker in zip(
+        methods, itertools.cycle(colors), itertools.cycle(MARKERS)
     ):
         own = [row for row in rows if row.method == method]
-        style = {"color": colour, "label": method, "linewidth": 1.3}
+        style = {"color": color, "label": method, "linewidth": 1.3}
         if own[0].sparsity == 0.0:
             _draw_level(axes, own[0], style)
         else:

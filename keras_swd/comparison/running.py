@@ -57,7 +57,7 @@ def compare(
         fit: Function `(model, callbacks)` that compiles the model, trains it,
             evaluates it and returns a dictionary of numbers. Compile with
             `keras_swd.with_pruning(optimizer)` for methods that need it.
-        methods: Dictionary from a name to a method, a `PruningRegularizer`,
+        methods: Dictionary from a name to a method: a pruning regularizer,
             given to all kernels and followed by `PruningScheduler(sparsity)`;
             a function `(build_model, fit, sparsity)` that returns numbers, for
             all else; or `None`, which trains without pruning, once per seed.

@@ -1,4 +1,4 @@
-"""A model again, with its kernels regularised."""
+"""A model again, with its kernels regularized."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +12,11 @@ from keras_swd.rebuilding.compiling import compile_alike
 from keras_swd.rebuilding.excluding import Exclusion
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 
-#: Arguments of Keras' layers that regularise what scales and shifts channels.
+#: Arguments of Keras' layers that regularize what scales and shifts channels.
 SCALE_ARGUMENTS = ("gamma_regularizer", "beta_regularizer")
 #: What the configuration of a batch normalization alone holds.
 MOVING = "moving_mean_initializer"
-#: Arguments of Keras' layers that regularise a kernel.
+#: Arguments of Keras' layers that regularize a kernel.
 KERNEL_ARGUMENTS = (
     "kernel_regularizer",
     "depthwise_regularizer",
@@ -30,14 +30,14 @@ def with_regularizer(
     regularizer: PruningRegularizer,
     exclude: Iterable[str | keras.layers.Layer] = (),
 ) -> keras.Model:
-    """Returns the same model with its kernels regularised.
+    """Returns the same model with its kernels regularized.
 
     For existing and pretrained models. The weights are kept bit for bit, and
     so is the compilation (the optimizer's state is not). Every layer gets an
     equal regularizer of its own, in place of one that it may have had; biases,
     normalizations and embeddings get none. With `granularity=
     CoupledChannels()` the normalizations get it, on scales and, unless the
-    method penalises scales alone, on shifts; with `kernels=True` the kernels
+    method penalizes scales alone, on shifts; with `kernels=True` the kernels
     too.
 
     Args:

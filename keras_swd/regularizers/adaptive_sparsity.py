@@ -24,7 +24,7 @@ class AdaptiveSparsity(PruningRegularizer):
     It needs `optimizer=keras_swd.with_pruning(...)`. The strength grows from
     100 to 3000 unless `PruningScheduler` is given a schedule. A budget such as
     `Operations(left=0.1)` or `Parameters(left=0.1)` may stand for the
-    sparsity. Kernels are centred at 0 in every step; put a normalization or a
+    sparsity. Kernels are centered at 0 in every step; put a normalization or a
     bias behind them.
 
     Args:
@@ -32,8 +32,8 @@ class AdaptiveSparsity(PruningRegularizer):
             penalty in the loss is `weight_decay / 2 * sum(w**2)`. Do not also
             pass it to the optimizer. Defaults to `5e-4`.
         rate: Float > 0, learning rate of the thresholds, in multiples of the
-            optimizer's. Adam's is small: about `1.0` there. Defaults to
-            `0.01`.
+            optimizer's. Adam's is small: between 0.2 and 1 there. Defaults
+            to `0.01`.
         sparsity: Float in [0, 1), a target for each kernel that holds this
             instance alone. Defaults to `None`.
 

@@ -21,14 +21,14 @@ from keras_swd.schedules import Exponential, Schedule
 
 
 class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
-    """How a kernel is penalised: the base of all pruning regularizers.
+    """How a kernel is penalized: the base of all pruning regularizers.
 
     A subclass says what the penalty of a kernel is, in
     `penalty(values, strength, select, controls)`, and without a scheduler in
     `__call__(values)`; `PruningScheduler` says how hard (`strength`) and which
     units (`controls`) at every step. Both come from `Controls`: the strength,
     and a vector of what selects the units of each kernel that this instance
-    regularises in a model. One instance may serve many layers, and many
+    regularizes in a model. One instance may serve many layers, and many
     models.
 
     It is a `Layer` too, because Keras carries state into compiled steps for
@@ -148,7 +148,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
         Args:
             values: Float tensor of the kernel's shape.
-            strength: Float scalar, how hard selected units are penalised.
+            strength: Float scalar, how hard selected units are penalized.
             select: A `Selector`; `select(values, controls)` is true where
                 entries are selected.
             controls: Float tensor, what the scheduler set for this kernel.
@@ -166,7 +166,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         the default, says that the penalty drives no selected weight down.
 
         Args:
-            strength: Float, how hard selected units are penalised.
+            strength: Float, how hard selected units are penalized.
 
         Returns:
             Float.

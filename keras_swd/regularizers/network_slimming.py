@@ -16,8 +16,8 @@ class NetworkSlimming(PruningRegularizer):
 
     The penalty of a scale `g` is `rate * sum(|g|)`, whatever is selected: many
     scales become small, and the channels of the lowest are removed. Use it
-    with `PruningScheduler(..., remove_at=0.5)`, which removes them at half time
-    and trains on. `with_regularizer` places it on the scales
+    with `PruningScheduler(..., remove_at=0.5)`, which removes them halfway
+    through the run and trains on. `with_regularizer` places it on the scales
     of normalizations alone, as the paper does; shifts are removed with them.
     Kernels keep the regularizers that they have.
 

@@ -12,7 +12,7 @@ class Plan:
     """How one regularizer goes through one run; all times are progress.
 
     Args:
-        strength: Function of progress, how hard selected units are penalised.
+        strength: Function of progress, how hard selected units are penalized.
         remove_at: Float in (0, 1], when all selected units are zero.
         pick_at: Float in [0, 1), when the selection is made for good; until
             then every unit is selected. None selects anew at every step.

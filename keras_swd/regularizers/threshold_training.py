@@ -168,7 +168,7 @@ class ThresholdTraining(OptimizerPart):
         varied = np.ptp(found) > 0.0
         if not varied and (fresh or not removed):
             raise ValueError(
-                f"Kernel {kernel.path!r} holds a single value, so centring "
+                f"Kernel {kernel.path!r} holds a single value, so centering "
                 "would leave only zeros. Give its layer no "
                 "`AdaptiveSparsity`, or an initializer that draws values."
             )
@@ -247,16 +247,16 @@ def predicted_density(threshold):
 
 
 def split(values, threshold, active=1.0):
-    """Centres values and parts them at a threshold.
+    """Centers values and parts them at a threshold.
 
     Args:
         values: Float tensor.
         threshold: Float scalar, in standard deviations.
-        active: Float scalar; at 0 nothing is centred nor cut off. Defaults to
+        active: Float scalar; at 0 nothing is centered nor cut off. Defaults to
             `1.0`.
 
     Returns:
-        Two tensors of the same shape, whose sum is the centred values: those
+        Two tensors of the same shape, whose sum is the centered values: those
         larger than the cut, and the others.
     """
     values = values - active * ops.mean(values)

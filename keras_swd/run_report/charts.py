@@ -1,7 +1,7 @@
-"""Charts of a run as inline SVG, in the colours of the page.
+"""Charts of a run as inline SVG, in the colors of the page.
 
-matplotlib draws them; what it colours with the placeholders below gets its
-colour from the page, so that one chart serves light and dark.
+matplotlib draws them; what it colors with the placeholders below gets its
+color from the page, so that one chart serves light and dark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INK, LINE = "#010203", "#040506"
 SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004")
 #: What a placeholder becomes.
 COLOURS = {INK: "var(--muted)", LINE: "var(--line)"} | {
-    colour: f"var(--series-{place})" for place, colour in enumerate(SERIES, 1)
+    color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)
 }
 #: Of the magnitudes, between the two blues of `style.css`.
 BLUE = (0.24, 0.54, 0.82)
@@ -42,7 +42,7 @@ def lines(
 
     Args:
         series: Dictionary from a name to a number for each epoch, `None` where
-            there is none; four at most differ in their colour.
+            there is none; four at most differ in their color.
         first: Integer, the first epoch.
         logarithmic: Boolean, the scale; zeros are then not drawn.
         percent: Boolean, are they shares?

@@ -1,4 +1,4 @@
-"""A kernel whose units are penalised, and removed, by themselves."""
+"""A kernel whose units are penalized, and removed, by themselves."""
 
 import dataclasses
 import functools
