@@ -43,8 +43,12 @@ def walk(
     model: keras.layers.Layer, trail: str = ""
 ) -> Iterator[tuple[keras.layers.Layer, str]]:
     """Yields the layers of a model at any depth, each with its path."""
-    for layer in model.layers:
-        path = f"{trail}/{layer.name}".strip("/")
-        yield layer, path
-        if hasattr(layer, "layers"):
+    within = getattr(model, "layers", None)
+    if within is None:  # a layer around another one
+        within = model._flatten_layers(include_self=False, recursive=False)
+    for layer in within:
+        # A pruning regularizer is a layer too, for Keras.
+        if not isinstance(layer, keras.regularizers.Regularizer):
+            path = f"{trail}/{layer.name}".strip("/")
+            yield layer, path
             yield from walk(layer, path)

@@ -8,6 +8,7 @@ import keras
 from keras_swd.backend.processes import replicas
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.regularizers.part import OptimizerPart
+from keras_swd.rewinding import LearningRateRewinding
 
 
 class PruningOptimizer(keras.optimizers.Optimizer):
@@ -145,18 +146,24 @@ def with_pruning(
     return _in_form(FORMS[plain], optimizer)
 
 
-def plain_optimizer(optimizer):
-    """Returns the plain form of what `with_pruning` returned, else the same.
+def plain_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+) -> keras.optimizers.Optimizer:
+    """Returns the same optimizer without its state, and as Keras knows it.
+
+    That is without what `with_pruning` made of it, and with a learning rate
+    that is not rewound.
 
     Args:
-        optimizer: What `compile` takes.
+        optimizer: A `keras.optimizers.Optimizer`.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return _wrapped_again(optimizer, plain_optimizer)
-    for plain, form in FORMS.items():
-        if type(optimizer) is form:
-            return _in_form(plain, optimizer)
-    return optimizer
+    plain = {form: plain for plain, form in FORMS.items()}
+    other = _in_form(plain.get(type(optimizer), type(optimizer)), optimizer)
+    while isinstance(other._learning_rate, LearningRateRewinding):
+        other.learning_rate = other._learning_rate.schedule
+    return other
 
 
 def fresh_optimizer(

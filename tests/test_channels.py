@@ -118,6 +118,20 @@ def test_a_budget_of_parameters_by_hand(sparsity, counts, left, kernels):
     assert size(shrink(model)) == left
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "counts", "left"), [(0.3, [1, 1], 124), (0.7, [3, 2], 35)]
+)
+def test_what_may_be_emptied_counts_with_what_may_not(sparsity, counts, left):
+    model = example()
+    model = with_regularizer(model, coupled(), exclude=["norm_a"])
+    swd = SelectiveWeightDecay(granularity=CoupledChannels(may_empty=True))
+    model = with_regularizer(model, swd, exclude=["norm_b"])
+    budget = Parameters(left=1.0 - sparsity)
+    assert Prunable(model, budget, GlobalRanking()).counts() == counts
+    remove(model, budget, GlobalRanking())
+    assert size(shrink(model)) == left
+
+
 def test_a_budget_out_of_reach_is_refused_before_training():
     with pytest.raises(ValueError, match="leaves 35; the budget allows 20"):
         remove(example(), Parameters(left=0.1), GlobalRanking())

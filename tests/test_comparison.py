@@ -110,6 +110,22 @@ def test_the_reached_sparsity_is_counted(trained):
         assert cell.numbers["sparsity"] == cell.sparsity
 
 
+def test_parts_that_keras_does_not_know_are_used(tmp_path):
+    class Rows(keras_swd.Granularity):
+        def unit_scores(self, scores):
+            return keras.ops.mean(scores, axis=-1)
+
+        def expand(self, units, shape):
+            return keras.ops.broadcast_to(units[:, None], shape)
+
+    rows = keras_swd.SelectiveWeightDecay(granularity=Rows(), criterion=abs)
+    found = keras_swd.compare(
+        build_model, fit, {"rows": rows}, [0.5], 1, tmp_path
+    )
+    (cell,) = found.cells
+    assert cell.numbers["sparsity"] == 0.5
+
+
 def test_what_was_warned_of_is_told(trained):
     # Eight steps are too few to drive a weight to zero.
     _, found = trained
@@ -457,6 +473,10 @@ def test_what_a_run_returns_is_checked(tmp_path, numbers):
         ({"fit": None}, "`fit` must be a function.*fit=None"),
         ({"methods": {}}, "`methods` must be a dictionary.*methods={}"),
         ({"methods": {"a": 3}}, r"`methods` must hold.*methods\['a'\]=3"),
+        (
+            {"methods": {"a": keras_swd.SelectiveWeightDecay}},
+            r"`methods` must hold.*methods\['a'\]=<class",
+        ),
         ({"methods": {"a/b": None}}, "become names of files.*'a/b'"),
         ({"methods": {".a": None}}, "become names of files"),
         ({"sparsities": [0.0]}, "`sparsities` must hold.*None"),

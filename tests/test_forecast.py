@@ -79,7 +79,7 @@ def test_it_follows_the_learning_rate_schedule():
     assert got == pytest.approx(0.9**51)
 
 
-def scheduled(finish, optimizer, end=1e4, epochs=10):
+def scheduled(finish, optimizer, end=1e4, epochs=10, sparsity=0.5):
     swd = SelectiveWeightDecay(5e-4)
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer=swd)]
@@ -91,7 +91,9 @@ def scheduled(finish, optimizer, end=1e4, epochs=10):
         batch_size=4,
         epochs=epochs,
         verbose=0,
-        callbacks=[PruningScheduler(0.5, Exponential(0.1, end, finish=finish))],
+        callbacks=[
+            PruningScheduler(sparsity, Exponential(0.1, end, finish=finish))
+        ],
     )
 
 
@@ -105,6 +107,11 @@ def test_an_unstable_step_is_warned_of():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     with pytest.warns(UserWarning, match="Lower the end of the schedule"):
         scheduled(0.8, optimizer, end=7e4)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_nothing_is_forecast_of_weights_that_are_zero_already():
+    scheduled(0.8, keras.optimizers.SGD(1e-4), epochs=1, sparsity=0.0)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from keras_swd import (
     AdaptiveSparsity,
+    LearningRateRewinding,
     PruningOptimizer,
     PruningScheduler,
     strip,
@@ -226,3 +227,16 @@ def test_a_stripped_model_has_the_plain_optimizer(dtype, tmp_path):
     assert b"keras_swd" not in text
     zeros = np.count_nonzero(ops.convert_to_numpy(plain.layers[0].kernel) == 0)
     assert zeros == 24
+
+
+@pytest.mark.parametrize("form", [with_pruning, lambda optimizer: optimizer])
+def test_a_stripped_model_has_a_rate_that_keras_knows(form, tmp_path):
+    falling = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    rate = LearningRateRewinding(falling, at=10)
+    rate = LearningRateRewinding(rate, at=20)
+    optimizer = form(keras.optimizers.SGD(rate, momentum=0.9))
+    plain = strip(network(AdaptiveSparsity(), optimizer))
+    assert plain.optimizer._learning_rate is falling
+    assert plain.optimizer.momentum == 0.9
+    plain.save(tmp_path / "plain.keras")
+    assert b"keras_swd" not in (tmp_path / "plain.keras").read_bytes()

@@ -1,11 +1,13 @@
 """What a model that is built again has to know besides its weights."""
 
+import dataclasses
+import inspect
 import warnings
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_swd
 from keras_swd import SelectiveWeightDecay
@@ -208,12 +210,117 @@ def test_what_cannot_be_made_again_leaves_the_model_uncompiled(arguments, copy):
 # What no configuration tells -------------------------------------------------
 
 
-def test_functions_in_lambda_layers_are_kept(copy):
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Lambda(lambda t: 2 * t),
+        lambda: layers.Lambda(lambda t: ops.square(t)),
+        lambda: layers.Lambda(lambda t: ops.square(t), output_shape=(4,)),
+        lambda: layers.Activation(lambda t: ops.square(t)),
+    ],
+    ids=["alone", "of a module", "of a shape", "activation"],
+)
+def test_functions_without_a_name_are_kept(layer, copy):
+    inner = keras.Sequential([keras.Input((4,)), layer()])
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(2)])
+    x = np.full((3, 4), 2.0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The object being serialized")
+        twin = copy(model)
+    np.testing.assert_array_equal(twin.predict(x), model.predict(x))
+    (function,) = (
+        f
+        for f in vars(model.layers[0].layers[0]).values()
+        if inspect.isfunction(f) and f.__module__ == __name__
+    )
+    assert function.__name__ == "<lambda>"
+
+
+class Rows(keras_swd.Granularity):
+    """Whole rows; a class that Keras does not know."""
+
+    def unit_scores(self, scores):
+        return ops.mean(scores, axis=-1)
+
+    def expand(self, units, shape):
+        return ops.broadcast_to(units[:, None], shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """A criterion that has no configuration."""
+
+    exponent: int
+
+    def __call__(self, values):
+        return ops.power(ops.abs(values), self.exponent)
+
+
+PARTS = {
+    "granularity": {"granularity": Rows()},
+    "criterion": {"criterion": Power(2)},
+    "function": {"criterion": np.abs},
+    "lambda": {"criterion": lambda values: ops.abs(values)},
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_parts_that_no_file_could_hold_are_no_obstacle(parts, copy):
+    swd = SelectiveWeightDecay(**parts)
+    model = keras_swd.with_regularizer(small(), swd)
+    assert model.layers[0].kernel_regularizer is not swd
+    assert vars(model.layers[0].kernel_regularizer).items() >= parts.items()
+    keras_swd.remove(model, 0.5)
+    x = np.ones((3, 4))
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+def test_functions_of_one_factory_are_told_apart(copy):
+    def times(factor):
+        def scaled(t):
+            return factor * t
+
+        return layers.Lambda(scaled)
+
     model = keras.Sequential(
-        [keras.Input((4,)), layers.Lambda(lambda t: 2 * t), layers.Dense(2)]
+        [keras.Input((4,)), times(2.0), times(3.0), layers.Dense(2)]
     )
     x = np.ones((3, 4))
     np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("inner", "around"),
+    [
+        (layers.Dense(3, name="inner"), layers.TimeDistributed),
+        (layers.SimpleRNNCell(3, name="inner"), layers.RNN),
+    ],
+    ids=["TimeDistributed", "RNN"],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_layer_within_a_wrapper_is_left_alone(inner, around, named):
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            around(type(inner).from_config(inner.get_config())),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    (inner,) = (la for la in model._flatten_layers() if la.name == "inner")
+    twin = keras_swd.with_regularizer(
+        model,
+        SelectiveWeightDecay(),
+        exclude=["inner" if named else inner],
+    )
+    carriers = [v.path for v in twin.variables if v.regularizer is not None]
+    assert carriers == [twin.layers[-1].kernel.path]
+    model.compile(loss="mse")
+    x, y = np.ones((8, 5, 4)), np.ones((8, 2))
+    report = keras_swd.sensitivity(
+        model, (x, y), [0.5], exclude=["inner" if named else inner]
+    )
+    assert [k.path for k in report.kernels] == [model.layers[-1].kernel.path]
 
 
 def test_what_is_frozen_within_a_layer_stays_frozen(copy):

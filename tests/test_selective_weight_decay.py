@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from keras_swd import (
     SelectiveWeightDecay,
     Uniform,
     remove,
+    sparsity_report,
 )
 from keras_swd.backend.fused import LARGE
 from keras_swd.regularizers.selectors import ControlSlice, Threshold
@@ -359,3 +361,37 @@ def test_a_criterion_may_return_what_it_is_given():
     after = keras.ops.convert_to_numpy(layer.kernel)
     kept = before > np.median(before)
     np.testing.assert_allclose(after, np.where(kept, before, 0.0), rtol=1e-6)
+
+
+def test_what_low_rank_adaptation_adds_is_not_pruned():
+    adapted, other = (
+        keras.layers.Dense(8, kernel_regularizer=SelectiveWeightDecay())
+        for _ in range(2)
+    )
+    model = keras.Sequential([keras.Input((6,)), adapted, other])
+    adapted.enable_lora(2)
+    adapted.lora_kernel_b.assign(np.ones((2, 8)))
+    assert remove(model, 0.5) == {other.kernel.path: 32}
+    reasons = {k.path: k.skipped for k in sparsity_report(model).kernels}
+    factor = "a factor of low-rank adaptation"
+    assert reasons == {
+        adapted._kernel.path: "frozen",
+        adapted.lora_kernel_a.path: factor,
+        adapted.lora_kernel_b.path: factor,
+        other.kernel.path: None,
+    }
+
+
+def test_models_that_are_gone_leave_nothing_with_a_regularizer():
+    swd = SelectiveWeightDecay()
+    for _ in range(3):
+        layer = keras.layers.Dense(5, kernel_regularizer=swd)
+        model = keras.Sequential([keras.Input((4,)), layer])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        pruning = PruningScheduler(0.5, Constant(100.0))
+        x, y = np.ones((8, 4)), np.ones((8, 5))
+        model.fit(x, y, epochs=9, verbose=0, callbacks=[pruning])
+        assert len(swd.held) == 2
+        del layer, model, pruning
+        keras.backend.clear_session()
+        gc.collect()

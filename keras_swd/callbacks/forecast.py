@@ -182,4 +182,4 @@ def _adam(path, magnitude: float, optimizer) -> float:
             weight -= rate * mean / (math.sqrt(square) + optimizer.epsilon)
             end.append(abs(weight))
     left = max(end, default=abs(weight))
-    return left / magnitude if magnitude > 0.0 else 0.0
+    return left / magnitude

@@ -77,6 +77,8 @@ class Foresight:
         magnitude = largest_masked(
             self.prunable.weights, self.prunable.masks(choices)
         )
+        if not magnitude:
+            return  # nothing is selected that is not zero already
         for decay in decays:
             left = forecast.share_left(
                 self._optimizer(),

@@ -41,9 +41,8 @@ def as_function(name: str, method: Any) -> Method:
     if isinstance(method, PruningRegularizer):
         cls = type(method)
         registered = keras.saving.get_registered_name(cls)
-        config = method.get_config()
-        return functools.partial(_prune, cls, registered, config)
-    if callable(method):
+        return functools.partial(_prune, cls, registered, method.arguments())
+    if callable(method) and not inspect.isclass(method):
         return method
     raise ValueError(
         "Argument `methods` must hold pruning regularizers, functions "
@@ -57,12 +56,12 @@ def _train(build_model, fit, sparsity):
     return fit(build_model(), [])
 
 
-def _prune(cls, registered, config, build_model, fit, sparsity):
+def _prune(cls, registered, arguments, build_model, fit, sparsity):
     package, _, name = registered.rpartition(">")
     if package and keras.saving.get_registered_object(registered) is not cls:
         # The class of a user's program, in a process that did not run it.
         keras.saving.register_keras_serializable(package, name)(cls)
-    model = with_regularizer(build_model(), cls.from_config(config))
+    model = with_regularizer(build_model(), cls(**arguments))
     return fit(model, [PruningScheduler(sparsity)])
 
 

@@ -1,23 +1,29 @@
 """A model built again from its configuration, with the same weights."""
 
+import contextlib
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from keras_swd.models import all_layers, check_built
+from keras_swd.references import by_reference
 from keras_swd.regularizers.base import PruningRegularizer
 
 
 def build_again(
-    model: keras.Model, edit: Callable[[dict], dict]
+    model: keras.Model,
+    edit: Callable[[dict], dict],
+    *others: keras.layers.Layer,
 ) -> keras.Model:
     """Builds a model again from its edited configuration, weights kept.
 
     Args:
         model: A built `keras.Model`.
         edit: Function from the configuration to another one.
+        *others: Layers whose configuration `edit` puts in.
 
     Returns:
         A new `keras.Model`, not compiled.
@@ -30,7 +36,7 @@ def build_again(
     from keras.src.saving.serialization_lib import SafeModeScope
 
     # A function in a `Lambda` is no danger: it is in memory already.
-    with scope_of(model), SafeModeScope(safe_mode=False):
+    with copying(model, *others), SafeModeScope(safe_mode=False):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
@@ -102,21 +108,38 @@ def _copy_vocabulary(layer, copy) -> None:
         ) from error
 
 
-def scope_of(model: keras.Model) -> keras.saving.CustomObjectScope:
-    """Returns a scope in which Keras knows a model's own classes and functions.
+@contextlib.contextmanager
+def copying(*layers: keras.layers.Layer) -> Iterator[None]:
+    """Lets configurations that are made and read within stand for layers.
 
-    Those are the classes of its layers, and functions that these were given,
-    as activations are. A scope of Keras hides the one around it, so this one
-    repeats that.
+    Keras knows their own classes then, and functions that they were given, as
+    activations are. It finds a function by its name, so each gets one that no
+    other has, for the time being: functions of one factory share theirs, and of
+    a lambda Keras would copy the code without what is around it.
     """
+    # A scope of Keras hides the one around it, so this one repeats that.
     outer = keras.saving.CustomObjectScope({})
     with outer:
         known = dict(outer.backup)
-    own: dict[str, Any] = {}
-    for layer in all_layers(model):
-        functions = filter(inspect.isfunction, vars(layer).values())
-        parts: list[Any] = [type(layer), *functions]
-        for part in parts:
-            if not part.__module__.startswith(("keras.", "keras_swd.")):
-                own[part.__name__] = part
-    return keras.saving.CustomObjectScope({**known, **own})
+    functions: dict[str, Any] = {}
+    for layer in itertools.chain.from_iterable(map(all_layers, layers)):
+        if _is_own(type(layer)):
+            known[type(layer).__name__] = type(layer)
+        for part in filter(inspect.isfunction, vars(layer).values()):
+            if _is_own(part) and part not in functions.values():
+                functions[f"{part.__name__} {len(functions)}"] = part
+    names = {name: part.__name__ for name, part in functions.items()}
+    scope = keras.saving.CustomObjectScope({**known, **functions})
+    for name, part in functions.items():
+        part.__name__ = name
+    try:
+        with by_reference(), scope:
+            yield
+    finally:
+        for name, part in functions.items():
+            part.__name__ = names[name]
+
+
+def _is_own(part: Any) -> bool:
+    """Whether neither Keras nor this package brings a class or function."""
+    return not part.__module__.startswith(("keras.", "keras_swd."))

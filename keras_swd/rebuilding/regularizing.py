@@ -70,7 +70,7 @@ def with_regularizer(
         )
     check_built(model)
     placement = _Placement(regularizer, Exclusion(model, exclude))
-    twin = build_again(model, placement.edit_model)
+    twin = build_again(model, placement.edit_model, regularizer)
     placement.check(model, twin)
     if model.compiled:
         compile_alike(twin, model, stacklevel=3)
@@ -81,13 +81,15 @@ class _Placement:
     """Puts a regularizer into the configuration of a model's layers."""
 
     def __init__(self, regularizer: PruningRegularizer, exclusion: Exclusion):
-        self._config = keras.saving.serialize_keras_object(regularizer)
+        self._regularizer = regularizer
+        self._config: dict = {}
         self._arguments = _arguments_for(regularizer)
         self._exclusion = exclusion
         self._seen: set[str] = set()
 
     def edit_model(self, config: dict) -> dict:
         """Returns the model's configuration with the regularizer in place."""
+        self._config = keras.saving.serialize_keras_object(self._regularizer)
         return self._place(config, "")
 
     def check(self, model: keras.Model, twin: keras.Model) -> None:

@@ -14,10 +14,14 @@ from keras_swd.backend.held import Held
 from keras_swd.backend.hostcall import HostCall
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
+from keras_swd.references import by_reference, deserialize, serialize
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
 from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.schedules import Exponential, Schedule
+
+#: Arguments that are objects.
+PARTS = ("granularity", "criterion")
 
 
 class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
@@ -216,6 +220,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             The `Controls` of these kernels, and whether they are new to the
             model, so that steps it compiled before must be compiled again.
         """
+        self._let_go()
         size = max(use.end for use in uses)
         views = [kernel.regularizer for kernel in kernels]
         controls = getattr(views[0], "controls", None)
@@ -237,6 +242,13 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         controls.models.add(model)
         return controls, new
 
+    def _let_go(self) -> None:
+        """Forgets what is held for models that are no more."""
+        for controls in [each for each in self.attached if not each.models]:
+            self.attached.remove(controls)
+            self.held.remove(controls.strength)
+            self.held.remove(controls.selection)
+
     def save_own_variables(self, store) -> None:
         """Saves what progress and weights do not give again."""
         for place, bits in self.selection.items():
@@ -250,21 +262,25 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        serialize = keras.saving.serialize_keras_object
         return {
             "sparsity": self.sparsity,
             "granularity": serialize(self.granularity),
             "criterion": serialize(self.criterion),
         }
 
+    def arguments(self) -> dict:
+        """Returns the constructor's arguments, its parts as they are."""
+        with by_reference():
+            config = self.get_config()
+            parts = {name: deserialize(config[name]) for name in PARTS}
+        return config | parts
+
     @classmethod
     def from_config(cls, config: dict):
         """Builds a regularizer from what `get_config()` returned."""
-        deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
-        for part in ("granularity", "criterion"):
-            if isinstance(config.get(part), dict):
-                config[part] = deserialize(config[part])
+        for name in PARTS:
+            config[name] = deserialize(config.get(name))
         return cls(**config)
 
 
@@ -282,7 +298,7 @@ class Controls:
     def __init__(self, size: int):
         self.size = size
         self.strength = Held(0.0, name="strength")
-        self.selection = Held([-1.0] * size, name="selection")
+        self.selection = Held(nothing(size), name="selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
         #: What steps that are built now may ask; where its answer has these.
@@ -306,7 +322,7 @@ class Controls:
 
     def idle(self) -> np.ndarray:
         """Returns the strength and the selection with which nothing goes."""
-        return np.array([0.0] + [-1.0] * self.size, "float32")
+        return np.append(np.float32(0.0), nothing(self.size))
 
     def set(
         self,
@@ -320,7 +336,12 @@ class Controls:
 
     def release(self) -> None:
         """Selects nothing: what follows is plain weight decay."""
-        self.set(0.0, [-1.0] * self.size)
+        self.set(0.0, nothing(self.size))
+
+
+def nothing(size: int) -> np.ndarray:
+    """Returns controls with which nothing is selected."""
+    return np.full(size, -1.0, "float32")
 
 
 class KernelView(keras.regularizers.Regularizer):
@@ -361,8 +382,19 @@ class KernelView(keras.regularizers.Regularizer):
 
 
 def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:
-    """Returns the pruning regularizer that a variable carries, if any."""
+    """Returns the pruning regularizer that a variable carries, if any.
+
+    What is added to a frozen kernel, as low-rank adaptation does, has the
+    kernel's from Keras. Its zeros would leave none in the sum.
+    """
+    if is_adaptation(variable):
+        return None
     regularizer = variable.regularizer
     if isinstance(regularizer, KernelView):
         return regularizer.instance
     return regularizer if isinstance(regularizer, PruningRegularizer) else None
+
+
+def is_adaptation(variable: keras.Variable) -> bool:
+    """Whether a variable is a factor of what Keras' LoRA adds to a kernel."""
+    return variable.name.startswith("lora_")

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_swd.coupling.following import follow
-from keras_swd.regularizers.base import pruning_regularizer
+from keras_swd.regularizers.base import is_adaptation, pruning_regularizer
 from keras_swd.selection import removed_count
 
 
@@ -59,6 +59,8 @@ def reason_to_skip(
     Returns:
         String or None.
     """
+    if is_adaptation(variable):
+        return "a factor of low-rank adaptation"
     regularizer = pruning_regularizer(variable)
     if regularizer is None:
         return "no pruning regularizer"

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-from keras_swd.rebuilding.again import copy_state, scope_of
+from keras_swd.rebuilding.again import copy_state, copying
 from keras_swd.rebuilding.stripping import detach, without_pruning
 from keras_swd.shrinking.cutting import Cut
 
@@ -26,7 +26,7 @@ def build(model: keras.Model, cut: Cut) -> keras.Model:
         ValueError: If a layer cannot be built from its configuration.
     """
     twins: dict[Any, Any] = {}
-    with scope_of(model):
+    with copying(model):
         twin = _twin(model, cut, twins)
     for operation, copy in twins.items():
         if isinstance(operation, keras.layers.Layer) and copy is not operation:

@@ -109,8 +109,9 @@ class Target:
             granularity = units.regularizer.granularity
             target = sparsity if own is None else own
             if isinstance(granularity, CoupledChannels):
-                # Where the regularizer is placed makes no other units.
-                granularity = CoupledChannels(may_empty=granularity.may_empty)
+                # Where the regularizer is placed, and what may go, make no
+                # other units.
+                granularity = CoupledChannels()
                 # Those with the same target of their own share that.
                 alone = None if own is None else -1
             else:
@@ -137,6 +138,7 @@ class Target:
         scores = [units.unit_scores() for units in sets]
         shapes = [units.shape for units in sets]
         total = sum(s.size for s in scores)
+        kept = [_kept_by(units) for units in sets]
         budgeted = isinstance(target, Budget)
         if budgeted and not granularity.coupled:
             costs, allowed = self._entries
@@ -151,9 +153,7 @@ class Target:
                         f"{allocation!r} wants to remove {count} of the "
                         f"{s.size} units of kernel {units.path!r}."
                     )
-            if granularity.coupled and not granularity.may_empty:
-                return _leave_one(shares, scores, exact=not budgeted)
-            return shares
+            return _spare(shares, scores, kept, exact=not budgeted)
 
         if not budgeted:
             return share(target)
@@ -167,7 +167,7 @@ class Target:
                 marks[own] = lowest_units(s, n)
             return marks
 
-        most = total if granularity.may_empty else total - len(sets)
+        most = total - sum(kept)
         allowed = target.left * self._whole
         count = fewest(self.cost, allowed, removed, most)
         # What was removed before stays removed, whatever it saves.
@@ -184,18 +184,30 @@ def _part(target: float | Budget, share: float) -> float | Budget:
     return target * share
 
 
-def _leave_one(
-    counts: Sequence[int], scores: Sequence[np.ndarray], exact: bool
+def _kept_by(units: UnitSet) -> int:
+    """How many of its units a set keeps, whatever the target."""
+    granularity = units.regularizer.granularity
+    if not isinstance(granularity, CoupledChannels):
+        return 0
+    return 0 if granularity.may_empty else 1
+
+
+def _spare(
+    counts: Sequence[int],
+    scores: Sequence[np.ndarray],
+    kept: Sequence[int],
+    exact: bool,
 ) -> list[int]:
-    """Spares the best unit of each set; others go in their place.
+    """Spares the best units of each set; others go in their place.
 
     With `exact`, it is an error if there are not enough others.
     """
-    spared = [min(n, s.size - 1) for n, s in zip(counts, scores, strict=True)]
+    most = [s.size - k for s, k in zip(scores, kept, strict=True)]
+    spared = [min(n, m) for n, m in zip(counts, most, strict=True)]
     for _ in range(sum(counts) - sum(spared)):
         coming = [
-            np.sort(s)[n] if n < s.size - 1 else np.inf
-            for n, s in zip(spared, scores, strict=True)
+            np.sort(s)[n] if n < m else np.inf
+            for n, s, m in zip(spared, scores, most, strict=True)
         ]
         lowest = int(np.argmin(coming))
         if np.isinf(coming[lowest]):

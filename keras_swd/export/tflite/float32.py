@@ -10,7 +10,7 @@ import numpy as np
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.records import ExportError, brief
 from keras_swd.models import all_layers
-from keras_swd.rebuilding.again import copy_state, scope_of
+from keras_swd.rebuilding.again import copy_state, copying
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64")
 # Shortened mantissas change the outputs; a clone that lost an argument of its
@@ -88,15 +88,15 @@ def in_float32(
 
 
 def _rebuild(model: keras.Model) -> keras.Model:
-    config = _with_float32(keras.saving.serialize_keras_object(model))
     # Layers that a subclassed model makes itself follow the global policy.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         # Lambda layers are no danger: they are in memory already.
-        with scope_of(model):
+        with copying(model):
+            config = keras.saving.serialize_keras_object(model)
             return keras.saving.deserialize_keras_object(
-                config, safe_mode=False
+                _with_float32(config), safe_mode=False
             )
     finally:
         keras.config.set_dtype_policy(policy)
