@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 from keras_swd.export.speed.clusters import find_clusters
 from keras_swd.export.speed.graph import follow
@@ -345,6 +345,57 @@ def test_the_mean_may_keep_its_dimensions(keepdims):
     assert (report.verdict, report.leaks) == ("faster", ())
 
 
+def as_operations(model, sparsity=0.9):
+    """The same network, with functions in place of layers without weights."""
+
+    def call(layer, inputs, **options):
+        if isinstance(layer, layers.Add):
+            return inputs[0] + inputs[1]
+        if isinstance(layer, layers.ReLU):
+            return ops.relu6(inputs)
+        if isinstance(layer, layers.GlobalAveragePooling2D):
+            return ops.mean(inputs, (1, -2), keepdims=layer.keepdims)
+        return layer(inputs, **options)
+
+    model = keras.models.clone_model(model, call_function=call)
+    prune(model, sparsity)
+    return model
+
+
+def test_functions_fit_as_the_layers_of_their_names_do():
+    report = explain_speed(as_operations(mobile()), "arm")
+    assert (report.blocking, report.verdict) == (None, "faster")
+    dense = mobile(body=layers.MaxPooling2D(name="x"))
+    report = explain_speed(as_operations(dense), "arm")
+    assert report.blocking == "x: MaxPooling2D is no operator of " + (
+        "XNNPACK's sparse part"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (lambda x: x + 1.0, "its constant is no image"),
+        (lambda x: ops.mean(x, -1, keepdims=True), "no mean over the pixels"),
+        (lambda x: x / x, "TrueDivide is no operator"),
+    ],
+    ids=["constant", "mean", "quotient"],
+)
+def test_a_function_that_does_not_fit_is_named(body, expected):
+    assert expected in explain_speed(mobile(body=body), "arm").blocking
+
+
+def test_an_activation_may_be_a_layer():
+    def report(activation):
+        body = layers.Conv2D(8, 1, activation=activation, name="x")
+        return explain_speed(mobile(body=body), "arm")
+
+    assert report(layers.ReLU(6.0)).verdict == "faster"
+    assert report(layers.ReLU(3.0)).blocking.startswith(
+        "x: a ReLU with these arguments"
+    )
+
+
 # LiteRT 2.3 for aarch64 gives other numbers than the model for these.
 LEAKING = {
     "pooling": layers.MaxPooling2D(name="x"),
@@ -370,6 +421,7 @@ def test_a_sparse_file_that_is_wrong_on_arm_is_warned_of(body):
     assert f"misreads the result of {report.leaks[0]}" in " ".join(
         str(report).split()
     )
+    assert explain_speed(as_operations(model), "arm").leaks
     for target, quantization in [("x86", None), ("arm", "int8")]:
         assert explain_speed(model, target, quantization).leaks == ()
     assert explain_speed(mobile(body=body, sparsity=0.5), "arm").leaks == ()

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_swd.backend.host import read
+from keras_swd.coupling.weights import kind_of
 from keras_swd.export.speed.graph import Step
 
 RULES = "XNNPACK src/subgraph.c: xnn_check_nchw_compatibility"
@@ -72,8 +73,7 @@ class Operator(Step):
     @property
     def role(self) -> str | Obstacle:
         """Where in a cluster it can stand, or why nowhere."""
-        check = CHECKS.get(type(self.layer), _unknown)
-        return check(self)
+        return CHECKS.get(kind_of(self.layer), _unknown)(self)
 
     @property
     def reads_image(self) -> bool:
@@ -219,6 +219,9 @@ def _explicit(step: Operator, size: int) -> Obstacle | None:
 
 
 def _activation(step: Operator, function: Any) -> Obstacle | None:
+    if isinstance(function, _layers.Layer):
+        role = dataclasses.replace(step, layer=function).role
+        return role if isinstance(role, Obstacle) else None
     name = getattr(function, "__name__", str(function))
     if name in UNARY:
         return None
@@ -253,7 +256,25 @@ def _on_images(step: Operator) -> str | Obstacle:
     return INSIDE
 
 
+def _of_two(step: Operator) -> str | Obstacle:
+    if len(step.shapes) != 2:
+        return step.refuse(
+            "its constant is no image", "Put it into a weight of a layer."
+        )
+    return _on_images(step)
+
+
 def _mean(step: Operator) -> str | Obstacle:
+    return END
+
+
+def _mean_over(step: Operator) -> str | Obstacle:
+    axes, rank = step.layer.axis, len(step.shapes[0])
+    if rank != 4 or {axis % rank for axis in axes or ()} != {1, 2}:
+        return step.refuse(
+            "it is no mean over the pixels of images",
+            "Use GlobalAveragePooling2D.",
+        )
     return END
 
 
@@ -266,19 +287,43 @@ def _resize(step: Operator) -> str | Obstacle:
     return INSIDE
 
 
-CHECKS: dict[type, Callable[[Operator], str | Obstacle]] = {
-    _layers.Activation: _elementwise,
-    _layers.Add: _on_images,
-    _layers.BatchNormalization: _normalization,
-    _layers.Conv2D: _convolution,
-    _layers.Dense: _elementwise,
-    _layers.DepthwiseConv2D: _depthwise,
-    _layers.ELU: _elementwise,
-    _layers.GlobalAveragePooling2D: _mean,
-    _layers.LeakyReLU: _elementwise,
-    _layers.Multiply: _on_images,
-    _layers.ReLU: _relu,
-    _layers.SeparableConv2D: _depthwise,
-    _layers.UpSampling2D: _resize,
-    _layers.ZeroPadding2D: _padding,
+#: By the name of a layer's class, or that of an operation such as `x + y`.
+CHECKS: dict[str, Callable[[Operator], str | Obstacle]] = {
+    "Activation": _elementwise,
+    "Add": _on_images,
+    "BatchNormalization": _normalization,
+    "Conv2D": _convolution,
+    "Dense": _elementwise,
+    "DepthwiseConv2D": _depthwise,
+    "ELU": _elementwise,
+    "GlobalAveragePooling2D": _mean,
+    "LeakyReLU": _elementwise,
+    "Multiply": _on_images,
+    "ReLU": _relu,
+    "SeparableConv2D": _depthwise,
+    "UpSampling2D": _resize,
+    "ZeroPadding2D": _padding,
+    "ops.Add": _of_two,
+    "ops.Mean": _mean_over,
+    "ops.Multiply": _of_two,
+    "ops.Resize": _resize,
+    **dict.fromkeys(
+        (
+            "ops.Absolute",
+            "ops.Elu",
+            "ops.Exp",
+            "ops.Gelu",
+            "ops.HardSilu",
+            "ops.LeakyRelu",
+            "ops.Negative",
+            "ops.Relu",
+            "ops.Relu6",
+            "ops.Sigmoid",
+            "ops.Silu",
+            "ops.Sqrt",
+            "ops.Square",
+            "ops.Tanh",
+        ),
+        _on_images,
+    ),
 }
