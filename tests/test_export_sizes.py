@@ -477,22 +477,86 @@ def test_only_prunable_kernels_are_pruned_in_their_own_units():
     )
 
 
-def test_subclassed_models_are_planned_layer_by_layer():
-    @keras.saving.register_keras_serializable("test_export_sizes")
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__(name="subclassed")
-            self.first = layers.Dense(128, activation="relu")
-            self.second = layers.Dense(10)
+class Subclassed(keras.Model):
+    """The same network as `mlp()`, whose own code calls its layers."""
 
-        def call(self, x):
-            return self.second(self.first(x))
+    def __init__(self, regularizer=None, activation="relu"):
+        super().__init__(name="subclassed")
+        options = {"kernel_regularizer": regularizer}
+        self.first = layers.Dense(128, activation=activation, **options)
+        self.second = layers.Dense(10, **options)
 
-    model = Subclassed()
+    def call(self, x):
+        return self.second(self.first(x))
+
+    def get_config(self):
+        return {}
+
+
+def swd():
+    return keras_swd.SelectiveWeightDecay()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"regularizer": swd()},
+        {"regularizer": swd(), "activation": layers.ReLU()},
+    ],
+    ids=["plain", "pruned", "activation"],
+)
+def test_subclassed_models_are_planned_layer_by_layer(options):
+    model = Subclassed(**options)
     model(np.zeros((1, 300), "float32"))
     sizes = [f.bytes for f in plan_sizes(model, [0.9]).files]
     expected = [f.bytes for f in plan_sizes(mlp(), [0.9]).files]
     np.testing.assert_allclose(sizes, expected, rtol=0.02)
+
+
+@pytest.mark.tensorflow
+def test_a_size_is_met_by_a_subclassed_model(tmp_path):
+    model = Subclassed(swd())
+    model(np.zeros((1, 300), "float32"))
+    keras_swd.remove(model, keras_swd.TFLiteBytes(50_000))
+    report = keras_swd.export.to_tflite(model, tmp_path / "model.tflite")
+    assert 49_000 < report.bytes <= 50_000
+
+
+def test_kernels_of_other_layers_are_pruned_too():
+    model = keras.Sequential(
+        [keras.Input((4, 64)), layers.SimpleRNN(128), layers.Dense(4)]
+    )
+    plan = plan_sizes(model, [0.95])
+    removed = plan_sizes(remove_smallest(model, 0.95)).files
+    for file, expected in zip(plan.files, removed[:6], strict=True):
+        assert file.gzip_bytes == pytest.approx(expected.gzip_bytes, rel=0.1)
+    float32, int8 = (find(plan, 0.95, dtype, "plain") for dtype in BLOCK)
+    assert float32.gzip_bytes < 0.2 * float32.bytes
+    assert int8.bytes < 0.4 * float32.bytes
+
+
+def test_frozen_kernels_are_not_planned_for():
+    model = keras.Sequential(
+        [
+            keras.Input((300,)),
+            layers.Dense(256, kernel_regularizer=swd(), trainable=False),
+            layers.Dense(64, kernel_regularizer=swd()),
+        ]
+    )
+    planned = plan_sizes(model, [0.9]).files
+    keras_swd.remove(model, 0.9)
+    removed = plan_sizes(model).files
+    for file, expected in zip(planned, removed[: len(planned)], strict=True):
+        assert file.bytes == pytest.approx(expected.bytes, rel=0.01)
+
+
+def test_a_granularity_that_does_not_fit_is_named():
+    swd = keras_swd.SelectiveWeightDecay(granularity=keras_swd.Block((4, 1)))
+    layer = layers.Dense(8, kernel_regularizer=swd)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    with pytest.raises(ValueError, match=r"cannot be pruned: .*\(4, 1\)"):
+        plan_sizes(model, [0.5])
 
 
 @pytest.mark.parametrize(

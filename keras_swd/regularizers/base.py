@@ -272,16 +272,18 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         """Returns the constructor's arguments, its parts as they are."""
         with by_reference():
             config = self.get_config()
-            parts = {name: deserialize(config[name]) for name in PARTS}
-        return config | parts
+            return _with_parts(config)
 
     @classmethod
     def from_config(cls, config: dict):
         """Builds a regularizer from what `get_config()` returned."""
-        config = dict(config)
-        for name in PARTS:
-            config[name] = deserialize(config.get(name))
-        return cls(**config)
+        return cls(**_with_parts(config))
+
+
+def _with_parts(config: dict) -> dict:
+    """A regularizer's configuration with its parts in place of theirs."""
+    parts = {n: deserialize(config[n]) for n in PARTS if n in config}
+    return {**config, **parts}
 
 
 class Controls:

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
+from keras_swd.export.sizes.prediction import ENCODINGS, lay_out, values_of
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
-from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
 from keras_swd.report.sparsity import SparsityReport, sparsity_report
 from keras_swd.selection import removed_count
-from keras_swd.units.kernels import Kernel
+from keras_swd.units.kernels import Kernel, is_kernel
 
 DTYPES = ("float32", "int8")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
@@ -121,7 +120,9 @@ def plan_sizes(
     follow these, activations, pooling and merging layers are predicted within
     3 percent; others, as `Conv1D`, `UpSampling2D` and dense layers on
     sequences, less well, where their graph is large against their kernels:
-    some hundred bytes a layer. In int8 the biases depend on the ranges of
+    some hundred bytes a layer. Kernels of other layers, as recurrent ones and
+    attention, are taken to keep their zeros in every encoding; after gzip
+    these count for next to nothing. In int8 the biases depend on the ranges of
     activations, which are taken as those of normalized signals; for much
     smaller signals, and with almost all weights zero, the size after gzip may
     be up to 4 percent too small.
@@ -238,14 +239,12 @@ def _files(
     skeleton: Skeleton, sparsities: Iterable[float], present: float
 ) -> Iterator[FileSize]:
     for sparsity in sparsities:
-        values = [
-            to_numpy(k.variable).astype("float32") for k in skeleton.kernels
-        ]
         # Zeros that are there may be shared out in another way.
-        if sparsity > present + CLOSE:
-            values = _pruned(skeleton, sparsity)
+        more = sparsity > present + CLOSE
+        given = _pruned(skeleton, sparsity) if more else {}
+        values = [values_of(k.variable, given) for k in skeleton.kernels]
         for dtype, encoding in itertools.product(DTYPES, ENCODINGS):
-            layout = lay_out(skeleton, values, dtype, encoding)
+            layout = lay_out(skeleton, values, dtype, encoding, given)
             yield FileSize(
                 sparsity=sparsity,
                 dtype=dtype,
@@ -256,27 +255,25 @@ def _files(
             )
 
 
-def _pruned(skeleton: Skeleton, sparsity: float) -> list[np.ndarray]:
-    """The values of the kernels, those of the lowest units set to zero."""
+def _pruned(skeleton: Skeleton, sparsity: float) -> dict[int, np.ndarray]:
+    """Values by the `id` of the variable, those of the lowest units zero."""
     variables = [kernel.variable for kernel in skeleton.kernels]
+    variables += skeleton.vectors
+    found = [(v, pruning_regularizer(v)) for v in variables if v.trainable]
     # Coupled channels are not zeros of one kernel; `shrink` cuts them out.
-    regularizers = [
-        None if r is not None and r.granularity.coupled else r
-        for r in map(pruning_regularizer, variables)
-    ]
-    if not any(regularizers):
-        regularizers = [PruningRegularizer()] * len(variables)
-    pruned = []
-    for variable, regularizer in zip(variables, regularizers, strict=True):
-        values = to_numpy(variable).astype("float32")
-        if regularizer is not None:
-            kernel = Kernel(variable, regularizer)
-            own = regularizer.sparsity
-            units = len(kernel.unit_scores())
-            count = removed_count(units, sparsity if own is None else own)
-            values = np.where(kernel.mask(count), values, np.float32(0.0))
-        pruned.append(values)
-    return pruned
+    pruned = [(v, r) for v, r in found if r and not r.granularity.coupled]
+    if not pruned:
+        every = PruningRegularizer()
+        pruned = [(v, every) for v in variables if is_kernel(v)]
+    values = {}
+    for variable, regularizer in pruned:
+        kernel = Kernel(variable, regularizer)
+        kernel.check()
+        own = regularizer.sparsity
+        count = removed_count(kernel.size, sparsity if own is None else own)
+        left = kernel.masked(kernel.mask(count))
+        values[id(variable)] = left.astype("float32")
+    return values
 
 
 def _break_even(skeleton: Skeleton) -> Iterator[BreakEven]:

@@ -98,8 +98,10 @@ def lay_out(
     operators = list(_other_operators(skeleton, dtype, encoding))
     constants: dict[str, list[Tensor]] = {}
     for variable in {id(v): v for v in skeleton.vectors}.values():
-        array = values_of(variable, given or {})
-        tensor = Tensor("", array.shape, array.tobytes())
+        array, scales = values_of(variable, given or {}), NO_SCALES
+        if dtype == "int8" and array.ndim > 1:
+            array, scales = to_int8(array, -1)
+        tensor = Tensor("", array.shape, array.tobytes(), scales=scales)
         constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
     stored_once: set[tuple[object, ...]] = set()

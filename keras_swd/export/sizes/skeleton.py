@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -163,12 +163,29 @@ def _check_known(layer: Any) -> None:
 
 def _one_after_another(model: keras.Model) -> Graph:
     """The layers of a model whose own code calls them, as if in a chain."""
-    leaves = [x for x in all_layers(model) if len(all_layers(x)) == 1]
+    leaves = list({id(layer): layer for layer in _leaves(model)}.values())
     steps = (
         Step(layer.name, layer, (index - 1,) if index else (None,), ())
         for index, layer in enumerate(leaves)
     )
     return Graph(tuple(steps), frozenset([len(leaves) - 1]))
+
+
+def _leaves(layer: Any) -> Iterator[Any]:
+    """The layers within one that hold weights themselves, or no layers.
+
+    Pruning regularizers are layers too, for Keras, and activations may be.
+    """
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        if isinstance(part, keras.regularizers.Regularizer):
+            continue
+        inner = [x for x in all_layers(part) if x is not part]
+        within = {id(weight) for x in inner for weight in x.weights}
+        own = any(id(weight) not in within for weight in part.weights)
+        if inner and not (own and not within):
+            yield from _leaves(part)
+        else:
+            yield part
 
 
 def _next(graph: Graph, index: int, wanted: Callable[[Any], bool]) -> set[int]:
