@@ -520,17 +520,17 @@ def test_a_size_is_met_by_a_subclassed_model(tmp_path):
     model(np.zeros((1, 300), "float32"))
     keras_swd.remove(model, keras_swd.TFLiteBytes(50_000))
     report = keras_swd.export.to_tflite(model, tmp_path / "model.tflite")
-    assert 49_000 < report.bytes <= 50_000
+    assert 48_000 < report.bytes <= 50_000
 
 
 def test_kernels_of_other_layers_are_pruned_too():
     model = keras.Sequential(
         [keras.Input((4, 64)), layers.SimpleRNN(128), layers.Dense(4)]
     )
-    plan = plan_sizes(model, [0.95])
+    plan = plan_sizes(remove_smallest(model, 0.0), [0.95])
     removed = plan_sizes(remove_smallest(model, 0.95)).files
     for file, expected in zip(plan.files, removed[:6], strict=True):
-        assert file.gzip_bytes == pytest.approx(expected.gzip_bytes, rel=0.1)
+        assert file.gzip_bytes == pytest.approx(expected.gzip_bytes, rel=0.02)
     float32, int8 = (find(plan, 0.95, dtype, "plain") for dtype in BLOCK)
     assert float32.gzip_bytes < 0.2 * float32.bytes
     assert int8.bytes < 0.4 * float32.bytes
