@@ -405,8 +405,8 @@ def test_bad_arguments_are_refused(tmp_path):
     unknown = keras.Sequential([keras.Input((None, 3)), layers.Dense(2)])
     with pytest.raises(ValueError, match="known shapes"):
         to_tflite_micro(unknown, path)
-    several = keras.Sequential([keras.Input(batch_shape=(4, 3))])
-    several.add(layers.Dense(2))
+    inputs = keras.Input(batch_shape=(4, 3))
+    several = keras.Model(inputs, layers.Dense(2)(inputs))
     with pytest.raises(ValueError, match=r"of shape \(4, 3\)"):
         to_tflite_micro(several, path)
     assert os.listdir(tmp_path) == []
@@ -424,3 +424,13 @@ def test_ranges_are_asked_for_and_no_mode_of_others_is_named(tmp_path):
     with pytest.raises(ValueError, match="representative_data") as error:
         to_tflite_micro(model, tmp_path / "model.tflite", quantization="int8")
     assert "dynamic" not in str(error.value)
+
+
+@needs_tensorflow
+def test_a_sequential_model_built_by_training_takes_one_sample(tmp_path):
+    model = keras.Sequential([layers.Dense(16), layers.Dense(2)])
+    model.compile(loss="mse")
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    model.fit(x, np.ones((32, 2)), batch_size=32, verbose=0)
+    report = to_tflite_micro(model, tmp_path / "model.tflite", check_with=x)
+    assert report.samples == 32

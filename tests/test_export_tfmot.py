@@ -559,3 +559,36 @@ def test_a_model_within_a_wrapper_is_named():
     model = keras.Sequential([keras.Input((5, 4)), wrapper])
     with pytest.raises(ExportError, match="a model within a layer"):
         to_tf_keras(model)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: keras.ops.elu(x, 0.5),
+        lambda x: keras.ops.leaky_relu(x, 0.01),
+        lambda x: keras.ops.gelu(x, approximate=False),
+        lambda x: keras.ops.softmax(x, axis=1),
+        keras.ops.softmax,
+    ],
+    ids=["elu", "leaky_relu", "gelu", "softmax of rows", "softmax"],
+)
+def test_a_function_keeps_its_arguments(operation):
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, operation(inputs))
+    x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
+    twin = to_tf_keras(model, check_with=x)
+    np.testing.assert_allclose(
+        twin.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [keras.ops.gelu, lambda x: keras.ops.log_softmax(x, axis=1)],
+    ids=["gelu", "log_softmax"],
+)
+def test_a_function_with_other_arguments_is_refused(operation):
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, operation(inputs))
+    with pytest.raises(ExportError, match="has no equal in tf_keras"):
+        to_tf_keras(model)

@@ -212,6 +212,23 @@ def test_a_layer_that_is_called_twice_is_copied_once():
     )
 
 
+def test_functions_of_a_model_are_kept():
+    def doubled(t):
+        return 2.0 * t
+
+    x, a = keras.Input((FEATURES,)), keras.Input((None,), sparse=True)
+    y = keras.layers.Lambda(lambda t: keras.ops.square(t))(x)
+    y = graph_layer("GCNConv", 3, doubled)([y, a])
+    model = keras.Model([x, a], y)
+    features, adjacency = make_graph(8)
+    np.testing.assert_allclose(
+        bake(model, adjacency)(features).numpy(),
+        predict(model, features, adjacency),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
 def test_an_adapted_layer_keeps_what_it_has_found():
     x, a = make_graph(6)
     x = 5.0 + 3.0 * x

@@ -793,3 +793,27 @@ class WithinItsOwn(layers.Layer):
 def test_a_regularizer_that_a_layers_own_code_makes_is_gone():
     model = keras.Sequential([keras.Input((4,)), WithinItsOwn()])
     assert shrink(model).losses == []
+
+
+@pytest.mark.parametrize("kind", ["array", "function"])
+def test_an_initializer_for_all_channels_is_no_obstacle(kind):
+    kernel = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+    kernel[:, ::2] = 0.0
+    initializer = (
+        keras.initializers.Constant(kernel)
+        if kind == "array"
+        else lambda shape, dtype: keras.ops.convert_to_tensor(kernel, dtype)
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, "relu", kernel_initializer=initializer),
+            layers.Dense(3),
+        ]
+    )
+    small = shrink(model)
+    assert small.layers[0].units == 4
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_allclose(
+        small.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_swd.arguments import check_count
 from keras_swd.coupling.graph import interpret
-from keras_swd.rebuilding.again import copy_state
+from keras_swd.rebuilding.again import copy_state, copying
 
 #: What a list of edges consists of, as inputs of a model.
 ENTRIES = {"rows": "int32", "columns": "int32", "values": "float32"}
@@ -255,7 +255,8 @@ def _call_on_edges(model: keras.Model, x: Any, entries: Any, nodes: int) -> Any:
         except Exception as error:
             raise _unsupported(layer.layer) from error
 
-    flat = interpret(model, [x, absent], lambda layer, tensor: tensor, call)
+    with copying(model):
+        flat = interpret(model, [x, absent], lambda layer, tensor: tensor, call)
     outputs = keras.tree.pack_sequence_as(model.output, flat)
     for layer in model.layers:
         if id(layer) in copies:

@@ -32,11 +32,7 @@ def build_again(
         ValueError: If the model is not built, or cannot be built again.
     """
     check_built(model)
-    # Keras has it in no public place.
-    from keras.src.saving.serialization_lib import SafeModeScope
-
-    # A function in a `Lambda` is no danger: it is in memory already.
-    with copying(model, *others), SafeModeScope(safe_mode=False):
+    with copying(model, *others):
         try:
             twin = type(model).from_config(edit(model.get_config()))
             if not twin.built:
@@ -117,6 +113,9 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     other has, for the time being: functions of one factory share theirs, and of
     a lambda Keras would copy the code without what is around it.
     """
+    # Keras has it in no public place.
+    from keras.src.saving.serialization_lib import SafeModeScope
+
     # A scope of Keras hides the one around it, so this one repeats that.
     outer = keras.saving.CustomObjectScope({})
     with outer:
@@ -133,7 +132,8 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     for name, part in functions.items():
         part.__name__ = name
     try:
-        with by_reference(), scope:
+        # What is in memory already is no danger.
+        with by_reference(), scope, SafeModeScope(safe_mode=False):
             yield
     finally:
         for name, part in functions.items():

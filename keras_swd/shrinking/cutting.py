@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from keras import layers
+from keras import initializers, layers
 
 from keras_swd.coupling.following import Followed
 from keras_swd.coupling.mixing import MIXING, Mixer
@@ -69,7 +69,7 @@ class Cut:
             config["groups"] = self._groups(layer)
         if self._added.get(layer, np.zeros(0)).any():
             config["use_bias"] = True
-        return config
+        return config | _initializers_of_any_shape(layer)
 
     def weights(self, layer: Any) -> list[np.ndarray]:
         """Returns a layer's weights for the channels that stay, in order."""
@@ -106,6 +106,21 @@ class Cut:
 
 def _count(kept: np.ndarray) -> int:
     return int(np.count_nonzero(kept))
+
+
+def _initializers_of_any_shape(layer: Any) -> dict[str, str]:
+    """Zeros in place of initializers that may hold an array of all channels."""
+    found = {
+        name.removeprefix("_"): value
+        for name, value in vars(layer).items()
+        if name.endswith("_initializer")
+    }
+    return {
+        name: "zeros"
+        for name, value in found.items()
+        if not isinstance(value, initializers.Initializer)
+        or np.ndim(getattr(value, "value", 0.0))
+    }
 
 
 def _replaced(shape: Any, axis: int, kept: np.ndarray) -> tuple:

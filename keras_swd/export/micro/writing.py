@@ -197,8 +197,9 @@ def _for_one_sample(model: Any, samples: Any) -> Any:
     """
     signature.check_model(model)
     structure = signature.input_structure(model, samples)
+    several = signature.fixed_batch_size(model, structure) not in (None, 1)
     for spec in keras.tree.flatten(structure):
-        if spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
+        if several or None in spec.shape[1:]:
             raise ValueError(
                 "Argument `model` must take inputs of known shapes and any "
                 "number of samples, or one: TFLite Micro runs one sample in "

@@ -19,7 +19,7 @@ from keras_swd.export.speed.runtimes import (
 )
 from keras_swd.export.speed.sparse_operators import RULES, Obstacle
 from keras_swd.export.tflite.modes import find_mode
-from keras_swd.export.tflite.signature import check_model
+from keras_swd.export.tflite.signature import check_is_keras, check_model
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 
 
@@ -199,6 +199,7 @@ def explain_speed(
     >>> explain_speed(model, "microcontroller").verdict
     'same'
     """
+    check_is_keras(model)
     check_model(model)
     _check_target(target)
     find_mode(quantization)

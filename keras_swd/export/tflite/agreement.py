@@ -153,7 +153,9 @@ def compare(
         outputs=outputs,
         inputs=tuple(files[0].input_names),
         batch_size=files[0].batch_size,
-        batch_resizes=files[0].batch_size is None and runs.batch == BATCH,
+        batch_resizes=files[0].batch_size is None
+        and runs.batch == BATCH
+        and len(reference.arrays[0]) > 1,
         weights=sum(tensor.size for tensor in weights),
         zeros=sum(tensor.zeros or 0 for tensor in weights),
         model_weights=sum(kernel.size for kernel in kernels),

@@ -92,12 +92,9 @@ def _rebuild(model: keras.Model) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        # Lambda layers are no danger: they are in memory already.
         with copying(model):
             config = keras.saving.serialize_keras_object(model)
-            return keras.saving.deserialize_keras_object(
-                _with_float32(config), safe_mode=False
-            )
+            return keras.saving.deserialize_keras_object(_with_float32(config))
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -79,6 +79,16 @@ def check_model(model: Any) -> None:
             )
 
 
+def check_is_keras(model: Any) -> None:
+    """Raises a `TypeError` if the argument `model` is of another library."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "Argument `model` must be a Keras 3 model, an instance of "
+            "`keras.Model`. One of tf_keras is converted by `keras_swd.export."
+            f"from_tf_keras`. Received: model={model} (of type {type(model)})."
+        )
+
+
 def check_dense(model: Any) -> None:
     """Refuses sparse inputs, of which a file would make dense ones.
 

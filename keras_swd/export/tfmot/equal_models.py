@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_swd.export.tflite import signature
-from keras_swd.export.tflite.float32 import in_float32
 from keras_swd.export.tflite.records import ExportError
+from keras_swd.export.tflite.reference import prepare
 from keras_swd.export.tflite.samples import sample_arrays
 from keras_swd.export.tfmot.isolated import load_tf_keras
 from keras_swd.export.tfmot.preserving import with_masks
@@ -60,18 +60,10 @@ def to_tf_keras(
     >>> type(twin).__module__.split(".")[0], twin.count_params()
     ('tf_keras', 18)
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Argument `model` must be a Keras 3 model. "
-            f"Received: model={model} (of type {type(model)})."
-        )
-    signature.check_model(model)
-    structure = signature.input_structure(model, check_with)
-    arrays = sample_arrays(structure, check_with)
-    signature.check_call(model, structure, arrays)
-    model = in_float32(model, structure, arrays)
-    twin = build_twin(model, load_tf_keras())
-    _check_equal(model, twin, structure, arrays)
+    signature.check_is_keras(model)
+    reference = prepare(model, check_with)
+    twin = build_twin(reference.model, load_tf_keras())
+    _check_equal(reference.model, twin, reference.structure, reference.arrays)
     return with_masks(twin) if keep_masks else twin
 
 
