@@ -38,6 +38,20 @@ def distinct(names: Iterable[str]) -> list[str]:
     return found
 
 
+def percentage(share: float) -> str:
+    """Returns a share in percent; only exact zeros and ones are 0 and 100.
+
+    Example:
+
+    >>> percentage(0.95), percentage(0.999999), percentage(1.0)
+    ('95.00%', '99.99%', '100.00%')
+    """
+    hundredths = round(10_000 * share)
+    if 0.0 < share < 1.0:
+        hundredths = min(max(hundredths, 1), 9_999)
+    return f"{hundredths / 100:.2f}%"
+
+
 class Record:
     """A result: printed, it is a table, and it can be written as JSON.
 

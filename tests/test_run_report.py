@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_swd_cli as cli
+from keras_swd.record import percentage
 from keras_swd.run_report import charts, contents, curves, write_page
 from keras_swd.run_report import page as view
-from keras_swd.run_report.wording import number, share, signed
+from keras_swd.run_report.wording import number, signed
 from keras_swd.summaries.history import Epoch, RunRecord, kernel_state
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;'
@@ -147,14 +148,14 @@ def test_every_kernel_is_named_in_the_table_and_above_its_chart(page):
 @pytest.mark.parametrize(
     "value",
     [
-        "75.00 %",
+        "75.00%",
         "of 1,056 parameters left",
         "1,020",
-        "80.00 % val_accuracy, last epoch",
-        "70.00 % accuracy_if_removed, last epoch",
+        "80.00% val_accuracy, last epoch",
+        "70.00% accuracy_if_removed, last epoch",
         "0.001 residual, last epoch",
         f"model.keras 100,000 {len(gzip.compress(bytes(100_000), 6))}",
-        "98.76 %",
+        "98.76%",
         "12,345",
         "SelectiveWeightDecay(weight_decay=0.0005)",
         "PruningScheduler(sparsity=0.75)",
@@ -425,10 +426,10 @@ def test_the_command_has_help(command):
 
 @given(st.floats(0.0, 1.0))
 def test_a_share_is_whole_or_nothing_only_if_it_is(value):
-    text = share(value)
-    assert (text == "100.00 %") == (value == 1.0)
-    assert (text == "0.00 %") == (value == 0.0)
-    assert float(text.split()[0]) == pytest.approx(100 * value, abs=0.011)
+    text = percentage(value)
+    assert (text == "100.00%") == (value == 1.0)
+    assert (text == "0.00%") == (value == 0.0)
+    assert float(text.rstrip("%")) == pytest.approx(100 * value, abs=0.011)
 
 
 @given(st.floats() | st.integers() | st.text() | st.none())

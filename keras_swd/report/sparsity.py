@@ -16,7 +16,7 @@ from keras import ops
 from keras_swd.files import check_png, write_whole
 from keras_swd.kernel_uses import kernel_uses
 from keras_swd.models import check_built
-from keras_swd.record import WIDTH, Record, open_table, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, percentage, plain_lines
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.magnitudes import count_magnitudes
 from keras_swd.report.picture import draw
@@ -57,10 +57,7 @@ class Totals:
         >>> Totals(100_000, 99_999).percentage, Totals(8, 1).percentage
         ('99.99%', '12.50%')
         """
-        hundredths = round(10_000 * self.sparsity)
-        if 0 < self.zeros < self.size:
-            hundredths = min(max(hundredths, 1), 9_999)
-        return f"{hundredths / 100:.2f}%"
+        return percentage(self.sparsity)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dictionary of plain Python values."""

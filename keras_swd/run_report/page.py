@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_swd.files import check_target, write_whole
+from keras_swd.record import percentage
 from keras_swd.run_report import charts
 from keras_swd.run_report.contents import (
     ExportedFile,
@@ -16,7 +17,7 @@ from keras_swd.run_report.contents import (
 )
 from keras_swd.run_report.curves import Curve, curves, final
 from keras_swd.run_report.markup import Element, element, page, section, table
-from keras_swd.run_report.wording import number, share, signed
+from keras_swd.run_report.wording import number, signed
 from keras_swd.summaries.history import FILE, RunRecord, read_record
 
 
@@ -83,7 +84,10 @@ def _tiles(record: RunRecord, files: list[ExportedFile]) -> Element:
     if record.end is not None:
         total, prunable = record.end["total"], record.end["prunable"]
         shown += [
-            (share(prunable["sparsity"]), "of the prunable weights are zero"),
+            (
+                percentage(prunable["sparsity"]),
+                "of the prunable weights are zero",
+            ),
             (f"{total['nonzeros']:,}", f"of {total['size']:,} parameters left"),
         ]
     elif "sparsity" in logs:
@@ -191,7 +195,7 @@ def _kernel(record: RunRecord, place: int) -> Element:
         element("h3", last.path),
         element(
             "div",
-            f"{share(last.sparsity)} of {last.size:,}",
+            f"{percentage(last.sparsity)} of {last.size:,}",
             class_="muted",
         ),
         charts.kernel(states, first),
@@ -201,7 +205,7 @@ def _kernel(record: RunRecord, place: int) -> Element:
 def _bar(sparsity: float) -> Element:
     width = f"width: {100 * sparsity:.1f}%"
     bar = element("span", element("i", style=width), class_="bar")
-    return element("span", bar, share(sparsity))
+    return element("span", bar, percentage(sparsity))
 
 
 def _files(files: list[ExportedFile], timed: bool) -> list[Element]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from keras_swd.record import percentage
+
 
 def number(value: Any, name: str = "") -> str:
     """Returns a value as text.
@@ -17,7 +19,7 @@ def number(value: Any, name: str = "") -> str:
     Example:
 
     >>> number(1234), number(0.5, "val_accuracy"), number(1.23456e-7)
-    ('1,234', '50.00 %', '1.235e-07')
+    ('1,234', '50.00%', '1.235e-07')
     """
     if value is None:
         return "–"
@@ -28,24 +30,8 @@ def number(value: Any, name: str = "") -> str:
     if not math.isfinite(value):
         return str(value)
     if is_share(name) and 0.0 <= value <= 1.0:
-        return share(value)
+        return percentage(value)
     return f"{value:.4g}"
-
-
-def share(value: float) -> str:
-    """Returns a share in percent.
-
-    Only exact zeros and ones are 0 and 100 percent.
-
-    Example:
-
-    >>> share(0.95), share(0.999999), share(1.0)
-    ('95.00 %', '99.99 %', '100.00 %')
-    """
-    hundredths = round(10_000 * value)
-    if 0.0 < value < 1.0:
-        hundredths = min(max(hundredths, 1), 9_999)
-    return f"{hundredths / 100:.2f} %"
 
 
 def is_share(name: str) -> bool:

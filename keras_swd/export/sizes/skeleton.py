@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_swd.coupling.weights import SEPARABLE
 from keras_swd.export.speed.graph import Graph, Step, follow
 from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.models import all_layers
 
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 #: What TensorFlow calls the operation of a layer with a kernel.
 OPERATIONS: dict[type, str] = {
     layers.Dense: "MatMul",

@@ -12,6 +12,7 @@ from keras_swd.export.tflite.flatbuffer import (
     operator_counts,
     stored_tensors,
 )
+from keras_swd.export.tflite.interpreter import litert
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import gzip_size
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
@@ -166,16 +167,10 @@ def short_name(name: str) -> str:
 
 def _is_damaged(content: bytes) -> bool:
     """Whether LiteRT finds the structure of a file broken."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "Reading a TFLite file needs LiteRT: "
-            "pip install 'keras_swd[tflite]'."
-        ) from error
+    interpreter = litert()
     try:
         with quiet():
-            Interpreter(model_content=content)
+            interpreter.Interpreter(model_content=content)
     except (RuntimeError, ValueError) as error:
         # Operators that it does not know are no concern here.
         return "Flatbuffer" in str(error)

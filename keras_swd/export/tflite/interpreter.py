@@ -122,7 +122,7 @@ def litert() -> Any:
         from ai_edge_litert import interpreter
     except ImportError as error:
         raise ImportError(
-            "Running a TFLite file needs LiteRT: "
+            "A TFLite file needs LiteRT to be read and run: "
             "pip install 'keras_swd[tflite]'."
         ) from error
     return interpreter
