@@ -43,8 +43,9 @@ def walk(
     model: keras.layers.Layer, trail: str = ""
 ) -> Iterator[tuple[keras.layers.Layer, str]]:
     """Yields the layers of a model at any depth, each with its path."""
-    within = getattr(model, "layers", None)
-    if within is None:  # a layer around another one
+    if isinstance(model, keras.Model):
+        within = model.layers
+    else:  # a layer around another one
         within = model._flatten_layers(include_self=False, recursive=False)
     for layer in within:
         # A pruning regularizer is a layer too, for Keras.
