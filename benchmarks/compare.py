@@ -30,6 +30,7 @@ METHODS = (
     "SWD",
     "SWD, global",
     "SWD, ramp",
+    "SWD, strong ramp",
     "AdaptiveSparsity",
     "GReg1",
     "GReg2",
