@@ -146,6 +146,11 @@ def with_pruning(
     return _in_form(FORMS[plain], optimizer)
 
 
+def inner_optimizer(optimizer: Any) -> Any:
+    """Returns what a `LossScaleOptimizer` wraps; others as they are."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def plain_optimizer(
     optimizer: keras.optimizers.Optimizer,
 ) -> keras.optimizers.Optimizer:
@@ -188,7 +193,7 @@ def exclude_alike(
         optimizer: What `compile` takes, made for other variables.
         pairs: Pairs of those and of the ones that it is to train.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
     if excluded:
         # Keras knows a variable by a key that no other one has.
@@ -201,7 +206,7 @@ def exclude_alike(
 def pruning_optimizer(model: keras.Model) -> PruningOptimizer | None:
     """Returns the model's optimizer if it lets methods work in it."""
     optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     return optimizer if isinstance(optimizer, PruningOptimizer) else None
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,6 +51,17 @@ def percentage(share: float) -> str:
     if 0.0 < share < 1.0:
         hundredths = min(max(hundredths, 1), 9_999)
     return f"{hundredths / 100:.2f}%"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Returns a note below a table as lines, the first one outdented."""
+    return textwrap.wrap(
+        text,
+        width - 1,
+        initial_indent=" ",
+        subsequent_indent="   ",
+        break_on_hyphens=False,
+    )
 
 
 class Record:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_swd.optimizers import inner_optimizer
+
 #: Share of a weight's value that may be left when it is removed.
 ENOUGH = 0.01
 #: Share of the stable decay that the penalty may use; the data need the rest.
@@ -30,7 +32,7 @@ def stable_decay(optimizer) -> float | None:
         with Nesterov momentum. None where no bound is known; Adam and its
         kin normalize the step and do not diverge.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     if not isinstance(optimizer, keras.optimizers.SGD):
         return None
     m = optimizer.momentum
@@ -68,7 +70,7 @@ def share_left(
         Float, the share of the weight's size that is left at `end`. None for
         optimizers that cannot be forecast, and if no step is left until then.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     first, last = round(begin * total_steps), round(end * total_steps)
     if last <= first:
         return None

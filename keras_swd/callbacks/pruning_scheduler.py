@@ -16,6 +16,7 @@ from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
 from keras_swd.models import is_built
+from keras_swd.optimizers import inner_optimizer
 from keras_swd.removal import metrics_if_removed
 from keras_swd.schedules import Schedule
 from keras_swd.targets.counts import check_goal
@@ -302,7 +303,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def _iterations(self) -> int:
         """How many steps the optimizer has seen."""
         optimizer = getattr(self._up_to_date_model(), "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = inner_optimizer(optimizer)
         # `iterations` counts updates, which are fewer where gradients
         # accumulate.
         counters = getattr(optimizer, "variables", [])

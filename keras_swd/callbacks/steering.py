@@ -71,23 +71,23 @@ class Steering:
         return max(a.regularizer.decay(p.strength(progress)) for a, p in pairs)
 
     def growing_decays(self, at: float) -> list[Callable[[float], float]]:
-        """Returns how the decays of selected weights follow progress.
+        """Returns each decay of selected weights that a strength drives.
 
         Args:
-            at: Float, the progress at which they are told apart.
+            at: Float, a progress; of decays that are equal there one counts.
 
         Returns:
-            List of functions of progress, one for each decay that a strength
-            drives.
+            List of functions of progress.
         """
+        found: dict[float, Callable[[float], float]] = {}
+        for each, plan in zip(self.attached, self.plans, strict=True):
 
-        def follow(each, plan):
-            return lambda p: each.regularizer.decay(plan.strength(p))
+            def decay(progress, each=each, plan=plan):
+                return each.regularizer.decay(plan.strength(progress))
 
-        pairs = zip(self.attached, self.plans, strict=True)
-        decays = [follow(*pair) for pair in pairs if pair[1].strength(at)]
-        different = {decay(at): decay for decay in decays}
-        return [decay for end, decay in different.items() if end]
+            if plan.strength(at) and decay(at):
+                found[decay(at)] = decay
+        return list(found.values())
 
     def begin_step(self, progress: float) -> None:
         """Prepares the step, or steps of one execution, at `progress`."""

@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 import os
 import statistics
-import textwrap
 from typing import Any
 
 from keras_swd.comparison.cells import Cell, Failure
 from keras_swd.comparison.picture import draw
 from keras_swd.files import check_png, write_whole
-from keras_swd.record import WIDTH, Record, open_table, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines, wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +138,7 @@ class Comparison(Record):
                 )
         lines = plain_lines(table, width)
         for failure in self.failures:
-            lines += textwrap.wrap(
-                f"Failed: {failure}",
-                width - 1,
-                initial_indent=" ",
-                subsequent_indent="   ",
-            )
+            lines += wrapped(f"Failed: {failure}", width)
         return "\n".join(lines).strip("\n")
 
     def plot(

@@ -39,16 +39,20 @@ def build_again(
                 twin.build_from_config(model.get_build_config())
                 twin.built = True
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"Model {model.name!r} of class {type(model).__name__} cannot "
-                "be built again from its configuration. Give the class "
-                "`get_config()` and `from_config()`, and register classes and "
-                "functions of your own with "
-                "`keras.saving.register_keras_serializable`. "
-                f"Cause: {error}"
-            ) from error
+            raise cannot_build(model, error) from error
     copy_state(model, twin)
     return twin
+
+
+def cannot_build(part: Any, error: Exception) -> ValueError:
+    """Returns what says that a model or layer has no such configuration."""
+    kind = "Model" if isinstance(part, keras.Model) else "Layer"
+    return ValueError(
+        f"{kind} {part.name!r} of class {type(part).__name__} cannot be built "
+        "again from its configuration. Give the class `get_config()` and "
+        "`from_config()`, and register classes and functions of your own with "
+        f"`keras.saving.register_keras_serializable`. Cause: {error}"
+    )
 
 
 def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:

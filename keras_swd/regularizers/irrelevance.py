@@ -67,10 +67,6 @@ class IrrelevanceDecay(OptimizerPart):
 
         return new, after
 
-    def begin(self, costs, left):
-        """Needs nothing: what is aimed at is removed, not trained for."""
-        del costs, left
-
     def set(self, strength):
         """Sets the strength of the decay."""
         write(self.strength, np.asarray(strength, "float32"))

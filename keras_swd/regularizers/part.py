@@ -55,15 +55,15 @@ class OptimizerPart:
     def begin(self, costs: np.ndarray, left: np.ndarray) -> None:
         """Prepares a run, or goes on with one whose state was restored.
 
+        By default there is nothing to prepare.
+
         Args:
             costs: Float array of shape `(kernels,)`: what a kernel costs, as a
                 share of the kernels that meet a target together.
             left: Float array of shape `(kernels,)`: the share of that cost
                 which may be left.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `begin(costs, left)`."
-        )
+        del costs, left
 
     def set(self, strength: float) -> None:
         """Sets how hard the coming step aims."""

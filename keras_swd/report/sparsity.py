@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +15,14 @@ from keras import ops
 from keras_swd.files import check_png, write_whole
 from keras_swd.kernel_uses import kernel_uses
 from keras_swd.models import check_built
-from keras_swd.record import WIDTH, Record, open_table, percentage, plain_lines
+from keras_swd.record import (
+    WIDTH,
+    Record,
+    open_table,
+    percentage,
+    plain_lines,
+    wrapped,
+)
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.magnitudes import count_magnitudes
 from keras_swd.report.picture import draw
@@ -219,13 +225,7 @@ class SparsityReport(Record):
         for reason, skipped in paths.items():
             all_of_them = len(skipped) == len(self.kernels) > 1
             who = "all kernels" if all_of_them else ", ".join(skipped)
-            lines += textwrap.wrap(
-                f"Not pruned, {reason}: {who}",
-                width - 1,
-                initial_indent=" ",
-                subsequent_indent="   ",
-                break_on_hyphens=False,
-            )
+            lines += wrapped(f"Not pruned, {reason}: {who}", width)
         return lines
 
     def plot(self, path: str | os.PathLike[str]) -> None:

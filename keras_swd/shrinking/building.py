@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-from keras_swd.rebuilding.again import copy_state, copying
+from keras_swd.rebuilding.again import cannot_build, copy_state, copying
 from keras_swd.rebuilding.stripping import detach, without_pruning
 from keras_swd.shrinking.cutting import Cut
 
@@ -56,14 +56,7 @@ def _alone(operation: Any, cut: Cut) -> Any:
         config = without_pruning(cut.config(operation))
         return type(operation).from_config(config)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"Layer {operation.name!r} of class {type(operation).__name__} "
-            "cannot be built again from its configuration. Give the class "
-            "`get_config()` and `from_config()`, and register classes and "
-            "functions of your own with "
-            "`keras.saving.register_keras_serializable`. "
-            f"Cause: {error}"
-        ) from error
+        raise cannot_build(operation, error) from error
 
 
 def _sequential(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_swd.export.sizes.prediction import lay_out, values_of
+from keras_swd.export.sizes.prediction import lay_out
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
 
 
@@ -106,13 +106,9 @@ class Predictor:
         Returns:
             Integer, after gzip where that counts.
         """
-        arrays = [
-            values_of(kernel.variable, values)
-            for kernel in self.skeleton.kernels
-        ]
-        of = self.skeleton, arrays, self.kind.dtype
-        plain = lay_out(*of, "plain", values)
+        dtype = self.kind.dtype
+        plain = lay_out(self.skeleton, values, dtype, "plain")
         if self.kind.gzip:
             return plain.gzip_bytes
-        sparse = lay_out(*of, "sparse", values)
+        sparse = lay_out(self.skeleton, values, dtype, "sparse")
         return min(plain.bytes, sparse.bytes)

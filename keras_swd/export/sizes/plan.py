@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_swd.export.sizes.prediction import ENCODINGS, lay_out, values_of
+from keras_swd.export.sizes.prediction import ENCODINGS, lay_out
 from keras_swd.export.sizes.skeleton import Skeleton, read_skeleton
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.regularizers.base import PruningRegularizer, pruning_regularizer
@@ -241,10 +241,9 @@ def _files(
     for sparsity in sparsities:
         # Zeros that are there may be shared out in another way.
         more = sparsity > present + CLOSE
-        given = _pruned(skeleton, sparsity) if more else {}
-        values = [values_of(k.variable, given) for k in skeleton.kernels]
+        values = _pruned(skeleton, sparsity) if more else {}
         for dtype, encoding in itertools.product(DTYPES, ENCODINGS):
-            layout = lay_out(skeleton, values, dtype, encoding, given)
+            layout = lay_out(skeleton, values, dtype, encoding)
             yield FileSize(
                 sparsity=sparsity,
                 dtype=dtype,
@@ -299,10 +298,11 @@ def _random_bytes(
 ) -> int:
     """Bytes of a file whose kernels are zero at random places."""
     random = np.random.default_rng(0)
-    values = [
-        (random.random(k.variable.shape) >= sparsity).astype("float32")
-        for k in skeleton.kernels
-    ]
+    variables = {id(k.variable): k.variable for k in skeleton.kernels}
+    values = {
+        key: (random.random(variable.shape) >= sparsity).astype("float32")
+        for key, variable in variables.items()
+    }
     return lay_out(skeleton, values, dtype, encoding).bytes
 
 

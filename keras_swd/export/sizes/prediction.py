@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,21 +76,18 @@ class Layout:
 
 def lay_out(
     skeleton: Skeleton,
-    values: Sequence[np.ndarray],
+    values: Mapping[int, np.ndarray],
     dtype: str,
     encoding: str,
-    given: Mapping[int, np.ndarray] | None = None,
 ) -> Layout:
     """Lays out a file.
 
     Args:
         skeleton: `Skeleton` of a model.
-        values: Sequence of float arrays, one per kernel of the skeleton, each
-            of its variable's shape.
+        values: Dictionary from the `id` of a variable to values in place of
+            its own.
         dtype: String, `"float32"` or `"int8"`.
         encoding: String, a key of `ENCODINGS`.
-        given: Dictionary from the `id` of a variable that is no kernel of the
-            skeleton to values in place of its own. Defaults to `None`.
 
     Returns:
         `Layout`.
@@ -98,14 +95,14 @@ def lay_out(
     operators = list(_other_operators(skeleton, dtype, encoding))
     constants: dict[str, list[Tensor]] = {}
     for variable in {id(v): v for v in skeleton.vectors}.values():
-        array, scales = values_of(variable, given or {}), NO_SCALES
+        array, scales = _values(variable, values), NO_SCALES
         if dtype == "int8" and array.ndim > 1:
             array, scales = to_int8(array, -1)
         tensor = Tensor("", array.shape, array.tobytes(), scales=scales)
         constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
     stored_once: set[tuple[object, ...]] = set()
-    for kernel, array in zip(skeleton.kernels, values, strict=True):
+    for kernel in skeleton.kernels:
         operators.append((kernel.operation, 3))
         # A layer that is called twice is stored once.
         key = (
@@ -116,12 +113,13 @@ def lay_out(
         if key in stored_once:
             continue
         stored_once.add(key)
+        array = _values(kernel.variable, values)
         bias, rounded, scales = _rounded(kernel, array, dtype)
         encoded = ENCODINGS[encoding](rounded)
         if dtype == "float32" and encoded is not None and encoded.lost:
             # Such a file is refused, and one written that stores all zeros.
             # Sparse files of int8 are all refused, whatever they lose.
-            return lay_out(skeleton, values, dtype, "plain", given)
+            return lay_out(skeleton, values, dtype, "plain")
         stored = _stored(kernel, rounded, scales, encoded, encoding)
         kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
         if len(stored) > 1:
@@ -252,8 +250,8 @@ def _stored(
     return [Tensor(f"{whole}2", shape, scales=scales), stored]
 
 
-def values_of(variable: Any, given: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Returns the values given for a variable by its `id`, or its own."""
+def _values(variable: Any, given: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The values given for a variable by its `id`, or its own."""
     values = given.get(id(variable))
     values = to_numpy(variable) if values is None else values
     return values.astype("float32", copy=False)

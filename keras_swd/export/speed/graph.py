@@ -8,19 +8,8 @@ from typing import Any, Generic, TypeVar
 import keras
 
 from keras_swd.coupling.graph import graph_of, interpret
-
-#: Layers that do nothing when a model runs, so that no file holds them.
-VANISHING = (
-    keras.layers.ActivityRegularization,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
+from keras_swd.coupling.rules import PASSING
+from keras_swd.coupling.weights import kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +107,7 @@ def _call(
     nested = graph_of(layer)
     if nested is not None:
         return _run(nested, path, inputs, steps)
-    if type(layer) in VANISHING:
+    if kind_of(layer) in PASSING:
         return inputs[:1]
     shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)
     steps.append(Step(path, layer, tuple(inputs), shapes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from keras_swd.export.speed.runtimes import (
 from keras_swd.export.speed.sparse_operators import RULES, Obstacle
 from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.signature import check_is_keras, check_model
-from keras_swd.record import WIDTH, Record, open_table, plain_lines
+from keras_swd.record import WIDTH, Record, open_table, plain_lines, wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +126,9 @@ class SpeedReport(Record):
             row = (speed.path, speed.type, f"{speed.sparsity:.1%}")
             table.add_row(*map(Text, (*row, speed.verdict, measured)))
         lines = plain_lines(table, width)
-        lines = [*_wrap(self._headline(), width), *lines]
+        lines = [*wrapped(self._headline(), width), *lines]
         for note in self._notes():
-            lines += _wrap(note, width)
+            lines += wrapped(note, width)
         return "\n".join(lines)
 
     def _headline(self) -> str:
@@ -261,13 +260,3 @@ def _check_target(target: Any) -> None:
             f"Argument `target` must be one of {', '.join(map(repr, TARGETS))}."
             f" Received: target={target!r}."
         )
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width - 1,
-        initial_indent=" ",
-        subsequent_indent="   ",
-        break_on_hyphens=False,
-    )

@@ -167,7 +167,9 @@ def compare(
         operators=operator_counts(content),
         densify=_names(graph, lambda node: node.operator == "DENSIFY"),
         flex=_names(graph, lambda node: node.operator.startswith("Flex")),
-        fallback=_names(graph, _in_float) if _is_integer(quantization) else (),
+        fallback=_names(graph, _in_float)
+        if find_mode(quantization).ranges
+        else (),
     )
 
 
@@ -251,10 +253,6 @@ def _delegate_difference(
             error.difference,
         ) from error
     return max(map(find_mode(quantization).difference, checks))
-
-
-def _is_integer(quantization: str | None) -> bool:
-    return find_mode(quantization).ranges
 
 
 def _in_float(node: Node) -> bool:
