@@ -91,7 +91,8 @@ def _collect(
         for kernel in kernels:
             before = uses.get(id(kernel), KernelUse(0, 0))
             positions = _positions(layer, taken[0], made[0])
-            # What a separable convolution has between its two is not counted.
+            # What lies between the two of a separable convolution is not
+            # counted.
             last = kernel is kernels[-1]
             outputs = math.prod(made[0].shape[1:]) if last else 0
             uses[id(kernel)] = KernelUse(

@@ -24,8 +24,8 @@ def check_built(model: Any, kind: Any = keras.Model) -> None:
 def is_built(model: Any) -> bool:
     """Whether a model has its weights.
 
-    One that only says how a step is trained, as models of several networks do,
-    has no `call` to build it; its layers are built by themselves.
+    One of several networks that has a `train_step` alone has no `call` to build
+    it; then its layers decide.
     """
     layers = list(model._flatten_layers(include_self=False))
     return model.built or (

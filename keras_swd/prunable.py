@@ -19,16 +19,15 @@ from keras_swd.regularizers.base import (
 from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.targets.aims import Aim, find_aims
 from keras_swd.targets.budgets import Budget
-from keras_swd.targets.counts import Target, UnitSet
+from keras_swd.targets.counts import Target
 from keras_swd.targets.limits import Goal, SizeLimit
-from keras_swd.units.channels import ChannelWeight, find_channels
-from keras_swd.units.kernels import Choice, Kernel, KernelWithPart, find_kernels
+from keras_swd.units.channels import PrunedWeight, UnitSet, find_channels
+from keras_swd.units.kernels import Choice, KernelWithPart, find_kernels
 from keras_swd.units.masking import all_finite
 
 #: A set that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
 #: A weight that units lie on.
-Weight = Kernel | ChannelWeight
 
 
 class Prunable:
@@ -56,14 +55,14 @@ class Prunable:
         channels = find_channels(model, offset=len(kernels))
         self.sparsity = sparsity
         self.sets: list[UnitSet] = [*kernels, *channels.sets]
-        self.weights: list[Weight] = [*kernels, *channels.weights]
+        self.weights: list[PrunedWeight] = [*kernels, *channels.weights]
         self._channels = channels
         self._check(model)
         self.target = Target(model, kernels, channels, sparsity, allocation)
 
     @property
     def regularizers(self) -> list[PruningRegularizer]:
-        """Each regularizer once, in the order in which `attach` has them."""
+        """Each regularizer once."""
         return list(
             {id(w.regularizer): w.regularizer for w in self.weights}.values()
         )
@@ -186,7 +185,7 @@ class Prunable:
         """
         inside = [w for w in self.weights if isinstance(w, KernelWithPart)]
         aims = find_aims(model, inside, self.sparsity)
-        members: dict[int, list[Weight]] = {}
+        members: dict[int, list[PrunedWeight]] = {}
         for weight in self.weights:
             if isinstance(weight, KernelWithPart):
                 continue
@@ -306,17 +305,17 @@ class Attached:
 
     regularizer: PruningRegularizer
     controls: Controls
-    weights: Sequence[Weight]
+    weights: Sequence[PrunedWeight]
 
     def set(self, strength: float, choices: Sequence[Choice] | None) -> None:
         """Sets what the coming step sees; None leaves the choice as it is."""
         if choices is None:
             self.controls.set(strength)
             return
-        self.controls.set(strength, self.numbers(choices))
+        self.controls.set(strength, self.selection(choices))
 
-    def numbers(self, choices: Sequence[Choice]) -> np.ndarray:
-        """Returns what tells a compiled step the choice."""
+    def selection(self, choices: Sequence[Choice]) -> np.ndarray:
+        """Returns what selects these units in a compiled step."""
         return np.concatenate([w.controls(choices) for w in self.weights])
 
     def release(self) -> None:

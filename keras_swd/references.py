@@ -14,7 +14,7 @@ _parts: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def by_reference() -> Iterator[None]:
-    """Lets configurations that are made and read within refer to parts.
+    """Lets configurations made and read within refer to their parts.
 
     Such a part may be what no file could hold, such as an object of a class
     that Keras does not know.

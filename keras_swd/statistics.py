@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_swd.arguments import check_count, check_optional_count
-from keras_swd.coupling.weights import values_of
+from keras_swd.backend.host import read
 from keras_swd.models import all_layers, check_built
 
 
@@ -98,7 +98,7 @@ def _averaging(layer: Any) -> Iterator[None]:
     """
     momentum, call = layer.momentum, layer.call
     statistics = (layer.moving_mean, layer.moving_variance)
-    before = [values_of(variable) for variable in statistics]
+    before = [read(variable).copy() for variable in statistics]
     seen = 0
 
     def renew(inputs, *args, **kwargs):
@@ -201,7 +201,7 @@ def _check_found(model: keras.Model, found: list[Any]) -> None:
 
 def _check_finite(layer: Any) -> None:
     for variable in (layer.moving_mean, layer.moving_variance):
-        if not np.isfinite(values_of(variable)).all():
+        if not np.isfinite(read(variable)).all():
             raise ValueError(
                 f"The data give {variable.path!r} NaN or infinity, so nothing "
                 "was changed. Check the data, and the weights of the model."

@@ -23,17 +23,24 @@ from keras_swd import (
     with_pruning,
 )
 from keras_swd.prunable import Prunable
-from keras_swd.regularizers.threshold_training import predicted_density, split
+from keras_swd.regularizers.threshold_training import (
+    ThresholdTraining,
+    predicted_density,
+    split,
+)
 from keras_swd.removal import removed_for_a_moment
 from keras_swd.targets.budgets import lowest_until
 
 
-class Predicted(AdaptiveSparsity):
+class PredictedTraining(ThresholdTraining):
     """The published density, of normal weights."""
 
-    def density(self, values, threshold):
-        del values
-        return predicted_density(threshold)
+    def densities(self):
+        return predicted_density(ops.convert_to_tensor(self.thresholds))
+
+
+class Predicted(AdaptiveSparsity):
+    part = PredictedTraining
 
 
 def network(regularizers, sizes, optimizer=None):

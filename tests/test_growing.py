@@ -593,16 +593,16 @@ def test_files_load_from_and_into_the_plain_model(tmp_path):
             verbose=0,
             callbacks=[PruningScheduler(0.5), Die(1)],
         )
-    selection = model.get_layer("pruned").kernel_regularizer.selection
+    selection = model.get_layer("pruned").kernel_regularizer.chosen_for_good
     assert [bits.size for bits in selection.values()] == [12]
     model.save_weights(tmp_path / "pruned.weights.h5")
     plain, other = network(None), network(GReg1())
     plain.load_weights(tmp_path / "pruned.weights.h5")
     plain.save_weights(tmp_path / "plain.weights.h5")
     regularizer = other.get_layer("pruned").kernel_regularizer
-    regularizer.selection = dict(selection)
+    regularizer.chosen_for_good = dict(selection)
     other.load_weights(tmp_path / "plain.weights.h5")
-    assert regularizer.selection == {}
+    assert regularizer.chosen_for_good == {}
     for copy in (plain, other):
         np.testing.assert_array_equal(
             copy.predict(x, verbose=0), model.predict(x, verbose=0)
@@ -613,7 +613,10 @@ def test_files_load_from_and_into_the_plain_model(tmp_path):
 def test_nothing_is_left_when_the_run_is_complete():
     model = build(GReg1)
     train(model)
-    assert [r.kernel_regularizer.selection for r in model.layers] == [{}, {}]
+    assert [r.kernel_regularizer.chosen_for_good for r in model.layers] == [
+        {},
+        {},
+    ]
 
 
 @quiet

@@ -17,12 +17,12 @@ class HostCall:
     beside the forward pass, which does not need it, and it sees the variables
     as they are in that very step, however many are executed together. Only
     TensorFlow has this, for steps of one replica that XLA does not compile;
-    elsewhere the numbers are written between steps. A graph calls once,
-    whoever asks in it.
+    elsewhere the numbers are written between steps. A graph makes one call,
+    which all that ask in it share.
 
     Args:
         variables: List of `keras.Variable`, what the function reads.
-        members: List of those who ask for a part of the numbers, in order.
+        members: List of the `Controls` that share the answer, in order.
         idle: Float32 array of shape `(n,)`, the numbers when there is no
             function.
     """
@@ -84,9 +84,9 @@ class HostCall:
                 return idle if call is None else call._answer(values)
 
             values = [variable.value for variable in self.variables]
-            told = tf.numpy_function(answer, values, tf.float32)
-            told.set_shape(idle.shape)
-            asked.append(told)
+            answered = tf.numpy_function(answer, values, tf.float32)
+            answered.set_shape(idle.shape)
+            asked.append(answered)
         return asked[0]
 
     def _answer(self, values: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_swd.prunable import Prunable
 from keras_swd.regularizers.plan import Removals
 from keras_swd.schedules import Constant, Schedule
-from keras_swd.targets.counts import UnitSet
+from keras_swd.units.channels import UnitSet
 from keras_swd.units.kernels import Choice
 
 #: Points of the run at which a ramp is looked at, to find its end.
@@ -167,7 +167,7 @@ class Once:
     def forget(self) -> None:
         """Takes from the regularizers what they keep."""
         for units in self.prunable.sets:
-            units.regularizer.selection = {}
+            units.regularizer.chosen_for_good = {}
 
     def _pick(self, late: bool) -> None:
         """Chooses the lowest units, in a resumed run with a warning."""
@@ -192,7 +192,7 @@ class Once:
         self.forget()
         for place, units in enumerate(self.prunable.sets):
             bits = np.packbits(np.asarray(self.choices[place].lowest))
-            units.regularizer.selection[place] = bits
+            units.regularizer.chosen_for_good[place] = bits
 
     def _restore(self) -> bool:
         """Chooses what the regularizers keep; returns whether it fits."""
@@ -200,7 +200,7 @@ class Once:
         # loading makes an instance for each layer.
         kept: dict[int, np.ndarray] = {}
         for units in self.prunable.sets:
-            kept |= units.regularizer.selection
+            kept |= units.regularizer.chosen_for_good
         choices = []
         for place, units in enumerate(self.prunable.sets):
             bits = kept.get(place)
@@ -221,21 +221,6 @@ class Once:
                 stacklevel=2,
             )
         return True
-
-
-def selection(
-    prunable: Prunable, pick_at: float | None, periods: int
-) -> Renewed | Once:
-    """Returns how the units of a run are chosen.
-
-    Args:
-        prunable: The `Prunable` of the model.
-        pick_at: Float, the progress at which they are chosen for good, or None.
-        periods: Integer, how often counts are decided anew if they are not.
-    """
-    if pick_at is None:
-        return Renewed(prunable, periods)
-    return Once(prunable, pick_at)
 
 
 def check_ramp(ramp, by: float) -> Schedule:

@@ -91,7 +91,7 @@ class Foresight:
             )
             self.warn("forecast", forecast.shortfall(left))
 
-    def of_loss(self, masks: Sequence[np.ndarray]) -> None:
+    def of_residual(self, masks: Sequence[np.ndarray]) -> None:
         """Warns if units that are about to become zero still matter."""
         if "forecast" in self._warned:
             return
@@ -100,7 +100,7 @@ class Foresight:
         residual = share_of_norm(self.prunable.weights, masks)
         if residual > HARMLESS:
             self.warn(
-                "loss",
+                "residual",
                 f"What is removed now holds {residual:.1%} of the squared norm "
                 "of the prunable weights, so the model changes with it; "
                 "evaluate it. Selected weights were not driven down, or came "

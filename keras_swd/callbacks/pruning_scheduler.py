@@ -28,11 +28,11 @@ class PruningScheduler(keras.callbacks.Callback):
 
     Every step gets the strength from its schedule and, for each kernel, the
     score of the last unit that would go now as threshold. At the end of the run
-    the selected units are set to exactly zero. With `steps_per_execution` both
-    stand still for so many steps, on JAX, where XLA compiles the step, and on
-    several replicas; keep it small there, for a kept weight that dips below an
-    old threshold is decayed as well. What was removed before the end is set to
-    zero again after each execution, so within one it may move.
+    the selected units are set to exactly zero. With `steps_per_execution` the
+    steps of one execution share both on JAX, where XLA compiles the step, and
+    on several replicas. Keep it small there: a kept weight that falls below an
+    outdated threshold is decayed too. What was removed before the end is set to
+    zero again after each execution, so it may move within one.
 
     Strength is a function of progress,
     `(epoch * steps_per_epoch + batch) / total_steps`, and the selection one of
@@ -41,10 +41,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     At the end of each epoch it adds to `logs`:
 
-    - `sparsity`: share of the prunable weights that removal would zero now;
-      of a target that grows by a `ramp`, the part that is selected. Units of
-      different sizes, as channels are, make it another number than the
-      target.
+    - `sparsity`: share of the prunable weights that removal would zero now,
+      with a `ramp` that of the part that is selected. It differs from the
+      target where units differ in size, as channels do.
     - `swd_strength`: strength of the selective decay.
     - `swd_threshold`: largest threshold of all kernels, -1 without any.
     - `swd_residual`: share of the squared norm of the prunable kernels that
@@ -92,7 +91,7 @@ class PruningScheduler(keras.callbacks.Callback):
             recomputes at every step, too. Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
-            Defaults to the end, or to what the regularizer's method has.
+            Defaults to the method's own time, usually the end.
         ramp: A `Schedule`, the part of the target that is selected, as a
             function of progress; it must reach 1. With
             `Polynomial(0.1, 1.0, finish=0.6)` that is a tenth at first, and

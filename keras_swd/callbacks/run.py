@@ -1,4 +1,4 @@
-"""A run of pruning: what is selected, told to the steps, and removed."""
+"""A run of pruning: it selects units, steers the steps, and removes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import Allocation
-from keras_swd.callbacks.choosing import selection
+from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.callbacks.foresight import Foresight
 from keras_swd.callbacks.steering import Steering
 from keras_swd.optimizers import build_parts
@@ -62,7 +62,11 @@ class Run:
         #: The progress at which the last units become zero.
         self.remove_at = self._removals[-1][0]
         periods = reallocations or total_steps
-        self._selection = selection(self.prunable, pick_at, periods)
+        self._selection: Renewed | Once
+        if pick_at is None:
+            self._selection = Renewed(self.prunable, periods)
+        else:
+            self._selection = Once(self.prunable, pick_at)
         if ramp is not None:
             self._selection.follow(ramp, self._removals)
         attached, new = self.prunable.attach(model)
@@ -183,7 +187,7 @@ class Run:
             return
         check_finite(self.prunable.weights)
         masks = self._selection.masks(due[-1])
-        self._foresight.of_loss(masks)
+        self._foresight.of_residual(masks)
         if self._removed:
             # As targets grow, an allocation may give a kernel one unit less.
             both = zip(masks, self._removed, strict=True)

@@ -1,4 +1,4 @@
-"""What steps are told: how hard, and which units."""
+"""Passes the strength and the selected units to each step of training."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,13 +16,12 @@ from keras_swd.units.kernels import Choice
 class Steering:
     """Tells every step of a run the strength, and the units that are lowest.
 
-    Steps that can ask are answered while they run, with units found there and
-    then. For others, and for the first step, of which it is not known yet,
-    both are written before the step.
+    Steps that can call the host ask for both while they run. For others, and
+    for the first step, which may not ask, both are written beforehand.
 
     Args:
         model: The model that is about to train.
-        attached: List of `Attached` and `Aim`, what is told.
+        attached: List of `Attached` and `Aim`, what gets the strength.
         plans: List of `Plan`, that of each one's regularizer.
         selection: How units are chosen.
         total_steps: Integer, the number of steps of the whole run.
@@ -57,7 +56,7 @@ class Steering:
 
     @property
     def strength(self) -> float:
-        """The largest strength that was told to a step."""
+        """The largest strength of the present step."""
         return max(self._strengths)
 
     def strongest(self, progress: float) -> float:
@@ -133,7 +132,7 @@ class Steering:
         return self._call is None or self._call.bypassed
 
     def _answer(self) -> np.ndarray:
-        """What one that asks is told; a step, what is lowest now."""
+        """Answers a call; for a step of training the lowest are found anew."""
         # Evaluation in the midst of a step asks too, and gets the same.
         if self._running and self._answers < self._together:
             if self._answers > 0:
@@ -146,7 +145,7 @@ class Steering:
         told = zip(self.attached, self._strengths, strict=True)
         parts = [
             # Before the first step nothing is chosen yet.
-            [strength, *each.numbers(choices)]
+            [strength, *each.selection(choices)]
             if choices
             else each.controls.idle()
             for each, strength in told

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_swd.backend.host import read
 from keras_swd.coupling.channels import Channels
 from keras_swd.coupling.weights import (
     CONVOLUTIONS,
     DENSE,
     SEPARABLE,
     TRANSPOSED,
-    values_of,
 )
 
 MIXING = (*DENSE, *CONVOLUTIONS, *TRANSPOSED, *SEPARABLE)
@@ -76,7 +76,7 @@ class Mixer:
         blocked = _blocked(constant, padded)
         values = self.added(np.where(blocked, 0.0, constant))
         if self.layer.use_bias:
-            values = values + values_of(self.layer.bias)
+            values = values + read(self.layer.bias)
         return np.where(self.reached(blocked), np.nan, values)
 
 
@@ -150,14 +150,14 @@ def _gain(layer: Any) -> np.ndarray:
 
 def _kernel(layer: Any) -> np.ndarray:
     """The kernel as `(positions, inputs, outputs)`."""
-    kernel = values_of(layer.kernel)
+    kernel = read(layer.kernel)
     kernel = kernel.reshape(-1, *kernel.shape[-2:])
     return kernel.swapaxes(1, 2) if isinstance(layer, TRANSPOSED) else kernel
 
 
 def _separable(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Kernels `(positions, inputs, times)`, `(inputs, times, outputs)`."""
-    depthwise = values_of(layer.depthwise_kernel)
+    depthwise = read(layer.depthwise_kernel)
     depthwise = depthwise.reshape(-1, *depthwise.shape[-2:])
-    pointwise = values_of(layer.pointwise_kernel)
+    pointwise = read(layer.pointwise_kernel)
     return depthwise, pointwise.reshape(*depthwise.shape[1:], -1)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_swd.backend.host import read
 from keras_swd.coupling.channels import Channels, Ledger, NotFollowed
 from keras_swd.coupling.mixing import MIXING, Mixer, is_padded
 from keras_swd.coupling.shapes import SHAPES
@@ -21,7 +22,6 @@ from keras_swd.coupling.weights import (
     SEPARABLE,
     is_depthwise,
     kind_of,
-    values_of,
 )
 
 ACTIVATIONS = frozenset(
@@ -118,7 +118,7 @@ def _filter_each(use: Use, ledger: Ledger) -> Channels:
     """A depthwise convolution: an output channel goes with its input."""
     layer = use.operation
     given = use.expect(ledger, use.given, use.axis_of_data())
-    kernel = values_of(layer.kernel)
+    kernel = read(layer.kernel)
     kernel = kernel.reshape(-1, kernel.shape[-2] * kernel.shape[-1])
     times = kernel.shape[-1] // given.ids.size
     entering = np.repeat(given.constant, times)
@@ -128,7 +128,7 @@ def _filter_each(use: Use, ledger: Ledger) -> Channels:
     values = entering * kernel.sum(0, dtype="float64")
     values[~kernel.any(0)] = 0.0
     if layer.use_bias:
-        values += values_of(layer.bias)
+        values += read(layer.bias)
     made = dataclasses.replace(given, ids=np.repeat(given.ids, times))
     made = made.with_constant(values)
     ledger.site(layer, IN, given)
@@ -175,13 +175,13 @@ def _normalize(use: Use, ledger: Ledger) -> Channels:
     layer = use.operation
     if layer.axis % len(use.input_shapes[0]) != given.axis:
         raise NotFollowed("normalizes another axis")
-    scale = 1.0 / np.sqrt(values_of(layer.moving_variance) + layer.epsilon)
+    scale = 1.0 / np.sqrt(read(layer.moving_variance) + layer.epsilon)
     if layer.scale:
-        scale = scale * values_of(layer.gamma)
-    centered = given.constant - values_of(layer.moving_mean)
+        scale = scale * read(layer.gamma)
+    centered = given.constant - read(layer.moving_mean)
     values = np.where(scale == 0.0, 0.0, scale * centered)
     if layer.center:
-        values = values + values_of(layer.beta)
+        values = values + read(layer.beta)
     ledger.site(layer, IN, given)
     return given.with_constant(values)
 
@@ -189,7 +189,7 @@ def _normalize(use: Use, ledger: Ledger) -> Channels:
 def _scale(use: Use, ledger: Ledger) -> Channels:
     given = use.given
     ledger.site(use.operation, IN, given)
-    (gamma,) = map(values_of, use.operation.weights)
+    (gamma,) = map(read, use.operation.weights)
     return given.with_constant(
         np.where(gamma == 0.0, 0.0, given.constant * gamma)
     )

@@ -1,4 +1,4 @@
-"""What moves channels about, or reduces each to fewer places."""
+"""Rules for layers that move channels to another axis, or pool places."""
 
 from __future__ import annotations
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 #: Places of a layer at which channels are counted. `MIDDLE` lies between the
 #: two kernels of a separable convolution.
@@ -108,11 +106,3 @@ def weight_axes(layer: Any, name: str, channels_axis: int) -> dict[int, str]:
         # The kernel's input axis counts the channels of one group.
         return {-1: OUT}
     return axes
-
-
-def values_of(variable: keras.Variable) -> np.ndarray:
-    """Returns a copy of a variable's values, halves as float32."""
-    values = np.array(ops.convert_to_numpy(variable))
-    # NumPy has no bfloat16.
-    half = values.dtype.name in ("float16", "bfloat16")
-    return values.astype("float32") if half else values

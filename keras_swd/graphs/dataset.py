@@ -1,6 +1,6 @@
 """A Spektral data set from the eight pieces of a Planetoid graph.
 
-This module imports Spektral and SciPy, and is itself imported on need.
+This module imports Spektral and SciPy, and is itself imported on demand.
 """
 
 from collections.abc import Mapping

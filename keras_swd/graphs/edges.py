@@ -1,6 +1,6 @@
 """A product with a sparse matrix, in operators that TensorFlow Lite has.
 
-This module imports TensorFlow, and is itself imported on need.
+This module imports TensorFlow, and is itself imported on demand.
 """
 
 from __future__ import annotations

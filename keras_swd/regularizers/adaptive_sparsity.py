@@ -1,7 +1,6 @@
 """Adaptive Sparsity: a trained threshold per kernel, one budget for all."""
 
 import keras
-from keras import ops
 
 from keras_swd.allocation import GlobalRanking
 from keras_swd.arguments import check_not_negative, check_positive
@@ -77,21 +76,6 @@ class AdaptiveSparsity(PruningRegularizer):
             Float scalar tensor, in the type of `keras.config.floatx()`.
         """
         return plain_decay(values, self.weight_decay)
-
-    def density(self, values, threshold):
-        """Returns the share of a kernel that is left, for the budget.
-
-        It is counted; its slope is that of `predicted_density`.
-
-        Args:
-            values: Float tensor, what the kernel computes with.
-            threshold: Float scalar tensor, in standard deviations.
-
-        Returns:
-            Float scalar tensor, in the type of `keras.config.floatx()`.
-        """
-        del threshold
-        return ops.mean(ops.cast(values != 0.0, "float32"))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

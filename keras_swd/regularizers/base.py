@@ -56,8 +56,8 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
     #: Whether units are selected once in a run, at `pick_at` of its plan.
     selects_once = False
-    #: Whether `with_regularizer` places it on what shifts channels too. They
-    #: are removed with their scales either way.
+    #: Whether `with_regularizer` also places it on shifts, as `beta`. They are
+    #: removed with their scales either way.
     shifts = True
     #: What the method does in the optimizer, if it needs gradients.
     part: type[OptimizerPart] | None = None
@@ -104,7 +104,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         self.held: list[Held] = []
         #: Units selected for good, one bit each, by their set's place in the
         #: model that is trained.
-        self.selection: dict[int, np.ndarray] = {}
+        self.chosen_for_good: dict[int, np.ndarray] = {}
         self.built = True
 
     def quantize(self, mode=None, type_check=True, config=None):
@@ -251,12 +251,12 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
 
     def save_own_variables(self, store) -> None:
         """Saves what progress and weights do not give again."""
-        for place, bits in self.selection.items():
+        for place, bits in self.chosen_for_good.items():
             store[str(place)] = bits
 
     def load_own_variables(self, store) -> None:
         """Loads what was saved; a file may come from a plain model."""
-        self.selection = {
+        self.chosen_for_good = {
             int(place): np.asarray(store[place]) for place in store.keys()
         }
 
@@ -303,10 +303,10 @@ class Controls:
         self.selection = Held(nothing(size), name="selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
-        #: What steps that are built now may ask; where its answer has these.
+        #: The `HostCall` of steps built now; where these start in its answer.
         self.call: HostCall | None = None
         self.start = 0
-        #: What the steps of each model ask.
+        #: The `HostCall` of each model.
         self.calls: weakref.WeakKeyDictionary[keras.Model, HostCall] = (
             weakref.WeakKeyDictionary()
         )
@@ -386,8 +386,8 @@ class KernelView(keras.regularizers.Regularizer):
 def pruning_regularizer(variable: keras.Variable) -> PruningRegularizer | None:
     """Returns the pruning regularizer that a variable carries, if any.
 
-    What is added to a frozen kernel, as low-rank adaptation does, has the
-    kernel's from Keras. Its zeros would leave none in the sum.
+    Keras gives the factors of low-rank adaptation the regularizer of their
+    kernel. They do not count: zeros in a factor are none in the kernel.
     """
     if is_adaptation(variable):
         return None

@@ -160,17 +160,15 @@ class GReg1(PruningRegularizer):
         """
         del schedule
         begin = round(self.begin * total_steps)
-        left = total_steps - begin
-        if remove_at is None:
-            removal, due = None, begin + round(UNTIL_REMOVAL * left)
-        else:
-            removal = due = round(remove_at * total_steps)
-        growth = due - begin
+        removal = begin + round(UNTIL_REMOVAL * (total_steps - begin))
+        if remove_at is not None:
+            removal = round(remove_at * total_steps)
+        growth = removal - begin
         growth -= self.stabilizing or round(HOLDING * growth)
         ladder = self.ladder(begin, growth)
         end = ladder.top + (self.stabilizing or 0) + 1
-        if removal is None:
-            removal = due if self.stabilizing is None else end
+        if remove_at is None and self.stabilizing is not None:
+            removal = end
         if end > min(removal, total_steps):
             self._refuse(end, min(removal, total_steps), total_steps)
         return Plan(
@@ -189,12 +187,8 @@ class GReg1(PruningRegularizer):
         Returns:
             A `Ladder`.
         """
-        number, height = flight(
-            self.ceiling, self.increment, self.interval, growth
-        )
-        return Ladder(
-            begin, self.interval, 0, 0.0, 0.0, number, height, self.ceiling
-        )
+        pushing = flight(self.ceiling, self.increment, self.interval, growth)
+        return Ladder(begin, self.interval, *pushing, self.ceiling)
 
     def _kept_decay(self, strength):
         """The decay of what is not selected."""
@@ -333,13 +327,17 @@ class GReg2(GReg1):
             self.interval,
             growth - picking[0] * self.interval,
         )
-        start = self.picking_ceiling
         return Ladder(
-            begin, self.interval, *picking, start, *pushing, self.ceiling
+            begin,
+            self.interval,
+            *pushing,
+            self.ceiling,
+            *picking,
+            self.picking_ceiling,
         )
 
     def _kept_decay(self, strength):
-        """None while the strength is on, to let kept units recover."""
+        """No decay while the strength is positive: kept units recover."""
         return ops.where(strength > 0.0, 0.0, self.weight_decay)
 
     def _times(self) -> dict:

@@ -17,16 +17,17 @@ class Ladder:
         begin: Integer, the step at which the first rung is taken; the strength
             is 0 before.
         interval: Positive integer, steps from rung to rung.
-        picking: Integer >= 0, rungs of the first flight.
-        picking_increment: Float, the height of each.
-        picking_ceiling: Float, where the first flight ends, at its last rung.
-        pushing: Positive integer, rungs of the second flight.
+        pushing: Positive integer, rungs of the last flight.
         increment: Float, the height of each.
-        ceiling: Float, where the second flight ends.
+        ceiling: Float, where the last flight ends.
+        picking: Integer, rungs of a flight before that. Defaults to `0`.
+        picking_increment: Float, the height of each. Defaults to `0.0`.
+        picking_ceiling: Float, where that flight ends, at its last rung.
+            Defaults to `0.0`.
 
     Example:
 
-    >>> ladder = Ladder(0, 3, 0, 0.0, 0.0, 4, 0.25, 1.0)
+    >>> ladder = Ladder(0, 3, 4, 0.25, 1.0)
     >>> [ladder(step) for step in (0, 2, 3, 8, 9, 100)]
     [0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
     >>> ladder.top
@@ -35,16 +36,16 @@ class Ladder:
 
     begin: int
     interval: int
-    picking: int
-    picking_increment: float
-    picking_ceiling: float
     pushing: int
     increment: float
     ceiling: float
+    picking: int = 0
+    picking_increment: float = 0.0
+    picking_ceiling: float = 0.0
 
     @property
     def pick_at(self) -> int:
-        """The step at which the second flight begins."""
+        """The step at which the last flight begins."""
         return self.begin + self.picking * self.interval
 
     @property

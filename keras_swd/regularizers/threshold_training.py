@@ -93,16 +93,8 @@ class ThresholdTraining(OptimizerPart):
 
     def densities(self):
         """Returns the share of each kernel that is left, `(kernels,)`."""
-        thresholds = ops.convert_to_tensor(self.thresholds)
-        each = zip(self.regularizers, self.kernels, strict=True)
-        return ops.stack(
-            [
-                regularizer.density(
-                    ops.convert_to_tensor(kernel), thresholds[i]
-                )
-                for i, (regularizer, kernel) in enumerate(each)
-            ]
-        )
+        left = [ops.not_equal(kernel, 0.0) for kernel in self.kernels]
+        return ops.stack([ops.mean(ops.cast(x, "float32")) for x in left])
 
     def missed(self, densities):
         """Returns how much more than its target is left, for each kernel.
@@ -116,7 +108,8 @@ class ThresholdTraining(OptimizerPart):
     def penalty_slopes(self):
         """Returns the gradient of `sum((density - left)**2)`, `(kernels,)`.
 
-        A density's slope is that of normal weights of the same density. Where
+        Densities are counted. The slope of one is that of normal weights of the
+        same density. Where
         the weights are normal it is the published one, the slope at the
         threshold itself. Others have longer tails: at their threshold normal
         weights would be gone, and with them the slope.

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
+from keras_swd.backend.host import read
 from keras_swd.files import check_png, write_whole
 from keras_swd.kernel_uses import kernel_uses
 from keras_swd.models import check_built
@@ -283,10 +283,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     kernels, others = [], []
     uses, staying = _uses(model), reasons_to_stay(model)
     for variable in model.weights:
-        values = ops.convert_to_numpy(variable)
-        if values.dtype not in ("float32", "float64"):
-            # NumPy has no bfloat16, and no int8 for 128.
-            values = values.astype("float32")
+        values = read(variable)
         regularizer = pruning_regularizer(variable)
         size, zeros = values.size, values.size - np.count_nonzero(values)
         if regularizer is None and not is_kernel(variable):

@@ -20,7 +20,7 @@ from keras_swd.summaries.history import KernelState
 INK, LINE = "#010203", "#040506"
 SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004")
 #: What a placeholder becomes.
-COLOURS = {INK: "var(--muted)", LINE: "var(--line)"} | {
+COLORS = {INK: "var(--muted)", LINE: "var(--line)"} | {
     color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)
 }
 #: Of the magnitudes, between the two blues of `style.css`.
@@ -200,8 +200,8 @@ def _svg(figure) -> Element:
         part.tag = _plain(part.tag)
         for name in list(part.attrib):
             value = re.sub(
-                "|".join(COLOURS),
-                lambda m: COLOURS[m[0]],
+                "|".join(COLORS),
+                lambda m: COLORS[m[0]],
                 part.attrib.pop(name),
             )
             part.set(_plain(name), value)

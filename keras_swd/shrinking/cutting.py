@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import initializers, layers
 
+from keras_swd.backend.host import read
 from keras_swd.coupling.following import Followed
 from keras_swd.coupling.mixing import MIXING, Mixer
 from keras_swd.coupling.weights import (
@@ -16,7 +17,6 @@ from keras_swd.coupling.weights import (
     OUT,
     is_depthwise,
     kind_of,
-    values_of,
     weight_axes,
 )
 
@@ -76,7 +76,7 @@ class Cut:
         kept = self._kept[layer]
         weights = []
         for variable in layer.weights:
-            values = values_of(variable)
+            values = read(variable).copy()
             axes = weight_axes(layer, variable.name, self._axis[layer])
             if values.ndim > 1 and _mixes_in_groups(layer):
                 values, axes = _cut_groups(values, layer.groups, kept), {}

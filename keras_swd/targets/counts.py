@@ -13,15 +13,12 @@ from keras_swd.selection import lowest_units
 from keras_swd.targets.budgets import Budget, fewest, lowest_until
 from keras_swd.targets.limits import Goal, SizeLimit
 from keras_swd.targets.sizing import SizeSearch
-from keras_swd.units.channels import ChannelSet, PrunedChannels
+from keras_swd.units.channels import ChannelSet, PrunedChannels, UnitSet
 from keras_swd.units.kernels import Kernel
-
-#: Units that are ranked among themselves.
-UnitSet = Kernel | ChannelSet
 
 
 def check_goal(sparsity) -> Goal:
-    """Returns a target as it is meant, or raises if it is none."""
+    """Returns a target, checked, or raises a `ValueError`."""
     if sparsity is None or isinstance(sparsity, Budget | SizeLimit):
         return sparsity
     try:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_swd.allocation import Allocation, check_allocation
-from keras_swd.arguments import check_sparsities
+from keras_swd.arguments import check_repeatable, check_sparsities
 from keras_swd.export.sizes.kind import FileKind
 from keras_swd.files import beside
 from keras_swd.prunable import Prunable
@@ -19,8 +19,8 @@ from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.removal import removed_for_a_moment
 from keras_swd.tradeoffs.front import ParetoFront, ParetoPoint
 from keras_swd.tradeoffs.metric import (
-    check_comparable,
     check_compiled,
+    check_mode,
     find_metric,
     measured,
 )
@@ -111,7 +111,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
                 "Argument `folder` must name a folder within an existing one. "
                 f"Received: folder={str(folder)!r}."
             )
-        check_comparable(data, mode)
+        check_repeatable("data", data)
+        check_mode(mode)
         self.data = data
         self.sparsities = tuple(sorted(check_sparsities(sparsities)))
         self.metric = metric

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_swd.arguments import check_repeatable
 from keras_swd.removal import metrics_if_removed, removed_for_a_moment
 from keras_swd.units.masking import Weight
 
@@ -23,14 +22,8 @@ def check_compiled(model: keras.Model) -> None:
         )
 
 
-def check_comparable(data: Any, mode: str) -> None:
-    """Raises a `ValueError` if metrics cannot be compared with these.
-
-    Args:
-        data: The argument `data` of a public function.
-        mode: Its argument `mode`.
-    """
-    check_repeatable("data", data)
+def check_mode(mode: str) -> None:
+    """Raises a `ValueError` if the argument `mode` is none."""
     if mode not in MODES:
         raise ValueError(
             "Argument `mode` must be 'auto', 'max' or 'min'. "

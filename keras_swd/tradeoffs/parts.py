@@ -1,4 +1,4 @@
-"""What of a model is set to zero by itself, to see what it is worth."""
+"""The parts of a model whose sensitivity is measured one at a time."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

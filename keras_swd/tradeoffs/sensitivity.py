@@ -10,14 +10,14 @@ from typing import Any
 
 import keras
 
-from keras_swd.arguments import check_sparsities, is_number
+from keras_swd.arguments import check_repeatable, check_sparsities, is_number
 from keras_swd.files import check_png, write_whole
 from keras_swd.models import check_built
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.selection import removed_count
 from keras_swd.tradeoffs.metric import (
-    check_comparable,
     check_compiled,
+    check_mode,
     find_metric,
     gain,
     measured,
@@ -223,7 +223,8 @@ def sensitivity(
     """
     check_built(model)
     check_compiled(model)
-    check_comparable(data, mode)
+    check_repeatable("data", data)
+    check_mode(mode)
     tried = tuple(sorted(check_sparsities(sparsities)))
     if not is_number(within) or within < 0.0:
         raise ValueError(

@@ -15,7 +15,7 @@ from keras_swd.regularizers.base import (
     pruning_regularizer,
 )
 from keras_swd.regularizers.selectors import AlongAxes
-from keras_swd.units.kernels import Choice
+from keras_swd.units.kernels import Choice, Kernel
 from keras_swd.units.masking import Weight
 
 #: The unit of what is not cut.
@@ -113,7 +113,7 @@ class ChannelWeight(Weight):
         return sum(place.units.size for place in self.places)
 
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
-        """Returns what tells a compiled step the choice."""
+        """Returns what selects these units in a compiled step."""
         lowest = self._lowest(choices)
         return np.concatenate([lowest[p.units] for p in self.places]) * 1.0
 
@@ -129,6 +129,12 @@ class ChannelWeight(Weight):
         """For each unit whether it is chosen; False at the end, for none."""
         own = choices[self.offset : self.offset + len(self.sets)]
         return np.concatenate([c.lowest for c in own] + [[False]])
+
+
+#: Units that are ranked among themselves.
+UnitSet = Kernel | ChannelSet
+#: A weight on which units lie.
+PrunedWeight = Kernel | ChannelWeight
 
 
 @dataclasses.dataclass(frozen=True)

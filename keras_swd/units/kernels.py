@@ -24,7 +24,7 @@ from keras_swd.selection import (
 from keras_swd.units.masking import Weight
 
 #: What layers call slopes, scales and statistics, which may have several axes.
-BESIDE = {
+NOT_KERNELS = {
     "alpha",
     "beta",
     "gamma",
@@ -52,7 +52,7 @@ def is_kernel(variable) -> bool:
     name = variable.name.rpartition("/")[2].partition(":")[0]
     # Biases of attention and of some recurrent layers have two axes, and so
     # has what a quantized layer scales its kernel with.
-    beside = name in BESIDE or name.endswith(("bias", "_scale", "_zero"))
+    beside = name in NOT_KERNELS or name.endswith(("bias", "_scale", "_zero"))
     return len(variable.shape) > 1 and not beside
 
 
@@ -157,7 +157,7 @@ class Kernel(Weight):
     def controls(
         self, choices: Sequence[Choice]
     ) -> Sequence[float] | np.ndarray:
-        """Returns what tells a compiled step the choice."""
+        """Returns what selects these units in a compiled step."""
         return [choices[self.index].threshold]
 
     def chosen(self, choices: Sequence[Choice]) -> np.ndarray:
@@ -165,11 +165,11 @@ class Kernel(Weight):
         return self.mask(choices[self.index].count)
 
     def mask(self, count: int) -> np.ndarray:
-        """Returns False for the entries of the `count` lowest units."""
+        """Returns a mask: False for the entries of the lowest units."""
         return self.keep(lowest_units(self.unit_scores(), count))
 
     def keep(self, removed: np.ndarray) -> np.ndarray:
-        """Returns False for the entries of the marked units."""
+        """Returns a mask: False for the entries of the marked units."""
         expand = self.regularizer.granularity.expand
         return ~ops.convert_to_numpy(
             expand(ops.convert_to_tensor(removed), self.shape)
@@ -198,7 +198,7 @@ class MarkedKernel(Kernel):
         return Choice.of_lowest(self.unit_scores(), count)
 
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
-        """Returns what tells a compiled step the choice."""
+        """Returns what selects these units in a compiled step."""
         return np.asarray(choices[self.index].lowest, "float32")
 
     def chosen(self, choices: Sequence[Choice]) -> np.ndarray:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from keras_swd.export.tflite.quiet import redirected
 from keras_swd.export.tflite.records import ExportError
 
 #: Working memory for small tensors, whose bookkeeping outweighs their entries.
@@ -98,7 +97,7 @@ class MicroFile:
             which TFLite Micro writes it.
         """
         with tempfile.TemporaryFile() as sink:
-            with _stderr_to(sink):
+            with redirected(2, sink):
                 self._interpreter.print_allocations()
             found = re.search(r"Arena allocation total (\d+)", _text(sink))
         return int(found[1]) if found else None
@@ -109,7 +108,7 @@ def _explained() -> Iterator[None]:
     """Raises `ExportError` with what TFLite Micro printed as its reason."""
     with tempfile.TemporaryFile() as sink:
         try:
-            with _stderr_to(sink):
+            with redirected(2, sink):
                 yield
         except (RuntimeError, ValueError) as error:
             raise ExportError(_reason(error, _text(sink))) from error
@@ -124,23 +123,6 @@ def _reason(error: Exception, printed: str) -> str:
         )
     words = " ".join(printed.split())
     return f"TFLite Micro does not run the file: {error}. {words}".strip()
-
-
-@contextlib.contextmanager
-def _stderr_to(sink: Any) -> Iterator[None]:
-    # What was printed before belongs to the terminal, not to the sink.
-    sys.stderr.flush()
-    try:
-        saved = os.dup(2)
-    except OSError:
-        yield
-        return
-    os.dup2(sink.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _text(sink: Any) -> str:

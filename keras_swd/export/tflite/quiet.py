@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import IO
 
 LOGGERS = ("absl", "tensorflow")
 
@@ -31,8 +32,9 @@ def quiet() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        sink = stack.enter_context(open(os.devnull, "wb"))
         for descriptor in (1, 2):
-            stack.enter_context(_silent_descriptor(descriptor))
+            stack.enter_context(redirected(descriptor, sink))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         try:
@@ -45,7 +47,13 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent_descriptor(descriptor: int) -> Iterator[None]:
+def redirected(descriptor: int, sink: IO[bytes]) -> Iterator[None]:
+    """Sends what is written to a file descriptor to a file instead.
+
+    Args:
+        descriptor: Integer, 1 for the output, 2 for errors.
+        sink: An open file.
+    """
     # What was printed before belongs to the terminal, not to the sink.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -53,15 +61,11 @@ def _silent_descriptor(descriptor: int) -> Iterator[None]:
     try:
         saved = os.dup(descriptor)
     except OSError:
-        # A process without a terminal has nothing to silence.
+        # A process without a terminal has nothing to redirect.
         yield
         return
     try:
-        sink = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(sink, descriptor)
-        finally:
-            os.close(sink)
+        os.dup2(sink.fileno(), descriptor)
         yield
     finally:
         os.dup2(saved, descriptor)
