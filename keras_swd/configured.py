@@ -1,5 +1,10 @@
 """Objects that are their constructor's arguments."""
 
+import json
+from typing import Any
+
+import keras
+
 
 class Configured:
     """An object that is its constructor's arguments, and nothing else.
@@ -30,3 +35,21 @@ class Configured:
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def configuration(thing: Any) -> Any:
+    """Returns an object as Keras serializes it, or no more than its class.
+
+    A callback that only looks on must not end a run because an object of the
+    user's cannot be serialized.
+
+    Example:
+
+    >>> configuration(keras.regularizers.L2(0.5))["config"]
+    {'l2': 0.5}
+    """
+    try:
+        found = keras.saving.serialize_keras_object(thing)
+        return json.loads(json.dumps(found, default=str, allow_nan=False))
+    except Exception:  # of whatever kind, it is the user's
+        return {"class_name": type(thing).__name__, "config": None}

@@ -28,9 +28,18 @@ def is_built(model: Any) -> bool:
     it; then its layers decide.
     """
     layers = list(model._flatten_layers(include_self=False))
+    if type(model).call is keras.Model.call:
+        # Others may never be used.
+        layers = [layer for layer in layers if _is_regularized(layer)] or layers
     return model.built or (
         bool(layers) and all(layer.built for layer in layers)
     )
+
+
+def _is_regularized(layer: keras.layers.Layer) -> bool:
+    """Whether a layer holds a pruning regularizer, which is a layer too."""
+    parts = layer._flatten_layers(include_self=False, recursive=False)
+    return any(isinstance(x, keras.regularizers.Regularizer) for x in parts)
 
 
 def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -164,8 +164,9 @@ def plain_optimizer(
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return _wrapped_again(optimizer, plain_optimizer)
-    plain = {form: plain for plain, form in FORMS.items()}
-    other = _in_form(plain.get(type(optimizer), type(optimizer)), optimizer)
+    classes = type(optimizer).__mro__
+    plain = next(c for c in classes if not issubclass(c, PruningOptimizer))
+    other = _in_form(plain, optimizer)
     while isinstance(other._learning_rate, LearningRateRewinding):
         other.learning_rate = other._learning_rate.schedule
     return other

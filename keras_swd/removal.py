@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -99,7 +100,7 @@ def metrics_if_removed(
     weights: Sequence[Weight],
     masks: Sequence[np.ndarray],
     data,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Evaluates a model with the masked entries at zero for a moment.
 
     Weights and the state of metrics are as before then, also where the
@@ -113,7 +114,7 @@ def metrics_if_removed(
             y, sample_weight)`, or a data set.
 
     Returns:
-        Dictionary from the names of the metrics to floats.
+        Dictionary from the names of the metrics to floats, or arrays.
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, (tuple, list)):
@@ -122,7 +123,11 @@ def metrics_if_removed(
         metrics = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True
         )
-    return {name: float(value) for name, value in metrics.items()}
+    return {
+        # Of several numbers, as `F1Score`, they stay an array.
+        name: float(value) if np.ndim(value) == 0 else value
+        for name, value in metrics.items()
+    }
 
 
 @contextlib.contextmanager

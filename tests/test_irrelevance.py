@@ -352,6 +352,44 @@ def test_averaged_weights_bring_no_removed_weight_back():
     assert zeros(model) / 64 == history["sparsity"][-1] > 0.5
 
 
+def test_averages_put_in_place_after_each_epoch_are_pruned_too():
+    plain = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
+    model = network(IrrelevantWeights(), (5, 8, 3), plain)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    scheduler = FloorScheduler(0.5, share=0.3, strength=0.5)
+    seen = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(zeros(self.model) / 64)
+
+    history = model.fit(
+        *data(),
+        batch_size=16,
+        epochs=4,
+        verbose=0,
+        callbacks=[swap, Metric(1, 1, 1, 1), scheduler, Seen()],
+    ).history
+    assert seen == history["sparsity"]
+    assert seen[1] > seen[0] > 0
+
+
+def test_a_second_run_trains_the_zeros_that_it_begins_with():
+    model = network(IrrelevantWeights(), (5, 8, 3))
+    fit_below_a_floor(model)
+    before = zeros(model)
+    never = FloorScheduler(0.5, share=0.3, strength=0.5)
+    with pytest.warns(UserWarning, match="never above the floor"):
+        model.fit(
+            *data(),
+            batch_size=16,
+            epochs=2,
+            verbose=0,
+            callbacks=[Metric(0, 0), never],
+        )
+    assert zeros(model) < before
+
+
 def test_a_run_that_is_stopped_ends_before_the_removal_that_nothing_followed():
     model = network(IrrelevantWeights(), (5, 8, 3))
     history = fit_below_a_floor(model, Stop())

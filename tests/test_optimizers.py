@@ -240,3 +240,17 @@ def test_a_stripped_model_has_a_rate_that_keras_knows(form, tmp_path):
     assert plain.optimizer.momentum == 0.9
     plain.save(tmp_path / "plain.keras")
     assert b"keras_swd" not in (tmp_path / "plain.keras").read_bytes()
+
+
+def test_an_optimizer_of_ones_own_is_stripped_too():
+    class Own(keras.optimizers.SGD):
+        pass
+
+    class OwnPruning(PruningOptimizer, Own):
+        pass
+
+    model = network(AdaptiveSparsity(), OwnPruning(0.25, momentum=0.5))
+    optimizer = strip(model).optimizer
+    assert isinstance(optimizer, Own)
+    assert not isinstance(optimizer, PruningOptimizer)
+    assert (float(optimizer.learning_rate), optimizer.momentum) == (0.25, 0.5)

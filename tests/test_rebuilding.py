@@ -437,3 +437,41 @@ def test_vectors_of_one_path_are_all_planned_for():
         return keras_swd.export.plan_sizes(model, [0.0]).files[0].bytes
 
     assert abs(planned("one", "one") - planned("one", "two")) < 100
+
+
+def test_classes_of_one_name_are_told_apart(copy):
+    def times(factor):
+        class Scaled(layers.Layer):
+            def call(self, inputs):
+                return factor * inputs
+
+        return Scaled()
+
+    model = keras.Sequential(
+        [keras.Input((4,)), times(2.0), times(3.0), layers.Dense(2)]
+    )
+    x = np.ones((3, 4))
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+    assert type(model.layers[1]).__name__ == "Scaled"
+
+
+@pytest.mark.parametrize("copy", ["strip", "with_regularizer"], indirect=True)
+def test_layers_that_models_within_share_are_told_of(copy):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(5, name="hidden")(inputs)
+    base = keras.Model(inputs, layers.Dense(5)(hidden), name="base")
+    features = keras.Model(inputs, hidden, name="features")
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Add()([base(x), features(x)]))
+    with pytest.raises(ValueError, match="share layers with each other"):
+        copy(model)
+
+
+@pytest.mark.parametrize("form", [keras_swd.with_pruning, lambda o: o])
+def test_a_smaller_model_has_an_optimizer_of_keras(form, tmp_path):
+    falling = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    rate = keras_swd.LearningRateRewinding(falling, at=10)
+    model = small()
+    model.compile(form(keras.optimizers.SGD(rate)), "mse")
+    keras_swd.shrink(model).save(tmp_path / "small.keras")
+    assert b"keras_swd" not in (tmp_path / "small.keras").read_bytes()

@@ -56,6 +56,15 @@ def assert_same(before, after):
 # What counts -----------------------------------------------------------------
 
 
+def test_metrics_of_several_numbers_do_not_count():
+    several = keras.metrics.R2Score(class_aggregation=None)
+    report = sensitivity(known(metrics=[several, "mae"]), DATA, [0.5])
+    assert report.metric == "mean_absolute_error" or report.metric == "mae"
+    assert "r2_score" not in report.before
+    with pytest.raises(ValueError, match=r"`metric` must be one of"):
+        sensitivity(known(metrics=[several]), DATA, [0.5], metric="r2_score")
+
+
 @pytest.mark.slow
 def test_the_first_metric_that_was_compiled_counts():
     names = ["mse", "mae"], ["mae", "mse"]

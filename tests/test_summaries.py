@@ -227,6 +227,25 @@ def test_a_schedule_that_was_not_given_is_that_of_the_method(tmp_path):
     assert [s["remove_at"] for s in found] == [1.0, regularizers[1].end]
 
 
+def test_a_schedule_that_cannot_be_serialized_is_told_by_its_class(tmp_path):
+    class Own(keras_swd.Schedule):
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self, progress):
+            return float(self.function(progress))
+
+        def get_config(self):
+            return {"function": self.function}
+
+    pruning = keras_swd.PruningScheduler(0.5, Own(np.poly1d([1.0, 0.0])))
+    pruning.set_model(network(keras_swd.SelectiveWeightDecay(1e-3)))
+    pruning.set_params({"epochs": 2, "steps": 4})
+    pruning.on_train_begin()
+    (schedule,) = pruning.settings()["schedule"]
+    assert schedule == {"class_name": "Own", "config": None}
+
+
 # Event files ----------------------------------------------------------------
 
 

@@ -781,6 +781,34 @@ def test_averaged_weights_bring_no_removed_weight_back(remove_at):
     assert zeros(model) == share(model)
 
 
+@short_run
+def test_averages_that_are_put_in_place_for_a_while_are_pruned_too(tmp_path):
+    optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.9)
+    model = compiled(optimizer=optimizer)
+    evaluated = []
+
+    class Evaluated(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            evaluated.append(zeros(self.model))
+
+    model.fit(
+        *lit(),
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        verbose=0,
+        validation_data=lit(1),
+        callbacks=[
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            scheduler(remove_at=0.5),
+            Evaluated(),
+            keras.callbacks.ModelCheckpoint(tmp_path / "last.keras"),
+        ],
+    )
+    assert evaluated[-1] == share(model)
+    saved = keras.saving.load_model(tmp_path / "last.keras")
+    assert zeros(saved) == share(model)
+
+
 def test_restored_weights_are_pruned_if_the_scheduler_comes_last():
     model = compiled()
     best = keras.callbacks.EarlyStopping(
@@ -1018,6 +1046,50 @@ def test_a_train_step_of_the_model_itself():
     assert_pruned_in_the_dark(model, *train(compiled(model), *dark()))
 
 
+@tensorflow_only
+@short_run
+def test_a_train_step_that_leaves_a_layer_out():
+    """A model without `call` is not built while a layer of it is unused."""
+    import tensorflow as tf
+
+    class Alone(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.stem = dense(8, SelectiveWeightDecay(DECAY))
+            self.stem.build((None, 6))
+            self.probe = layers.Dense(3)
+
+        def train_step(self, data):
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = ops.mean(self.stem(x)) + sum(self.losses)
+            variables = self.trainable_variables
+            grads = tape.gradient(loss, variables)
+            self.optimizer.apply(grads, variables)
+            return {"loss": loss}
+
+    model = Alone()
+    model.compile(keras.optimizers.SGD(RATE))
+    train(model, *lit())
+    assert zeros(model) == share(model)
+
+
+@jax_only
+def test_a_regularizer_that_no_layer_holds_is_refused():
+    class Own(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(
+                shape=(shape[-1], 3), regularizer=SelectiveWeightDecay(DECAY)
+            )
+
+        def call(self, inputs):
+            return ops.matmul(inputs, self.kernel)
+
+    model = compiled(keras.Sequential([keras.Input((6,)), Own()]))
+    with pytest.raises(ValueError, match="a regularizer that no layer holds"):
+        train(model, *lit())
+
+
 @torch_only
 def test_a_loop_with_a_torch_optimizer():
     import torch
@@ -1156,6 +1228,23 @@ def test_monitored_accuracy_is_that_without_the_selected_weights(form):
     flat, expected = map(keras.tree.flatten, (state, without))
     assert len(flat) > 8
     assert all(map(np.array_equal, flat, expected))
+
+
+@short_run
+def test_a_metric_of_several_numbers_is_logged_as_it_is():
+    x, y = classes()
+    model = classifier()
+    y = keras.utils.to_categorical(y)
+    model.compile(
+        keras.optimizers.SGD(RATE),
+        "categorical_crossentropy",
+        metrics=[keras.metrics.F1Score()],
+    )
+    history, _ = train(model, x, y, pruning=scheduler(monitor_data=(x, y)))
+    shape = (y.shape[-1],)
+    assert [np.shape(v) for v in history["f1_score_if_removed"]] == (
+        [shape] * EPOCHS
+    )
 
 
 @short_run

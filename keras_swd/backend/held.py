@@ -33,6 +33,15 @@ class Held(keras.random.SeedGenerator):
             value, trainable=False, dtype="float32", name=name
         )
 
+    def is_seen_by(self, model: keras.Model) -> bool:
+        """Whether compiled steps of a model see what it is assigned.
+
+        JAX compiles steps of what the layers of the model hold.
+        """
+        if keras.config.backend() != "jax":
+            return True
+        return any(v is self.state for v in model.non_trainable_variables)
+
     def assign(self, value) -> None:
         """Replaces the value; the next compiled step sees it."""
         write(self.state, np.asarray(value, "float32"))

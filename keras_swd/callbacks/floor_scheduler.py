@@ -93,7 +93,7 @@ class FloorScheduler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the kernels and the number of steps of an epoch."""
-        self._steps = self.params.get("steps")
+        self._steps: Any = (self.params or {}).get("steps")
         if not self._steps:
             raise ValueError(
                 "The number of steps in an epoch is unknown, so the decay "
@@ -124,13 +124,13 @@ class FloorScheduler(keras.callbacks.Callback):
         ]
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Goes on from the last removal, if its state was restored."""
+        """Goes on from the last removal, in a run that is resumed."""
         first, self._epoch = self._epoch is None, epoch
         if not first:
             return
         _ = self.model  # on JAX this brings variables up to date
         steps, since = epoch * self._steps, int(read(self._part.since))
-        if since == 0:
+        if epoch == 0 or since == 0:
             self._restart(steps, holds=False)
         else:
             holds = self._count()[0] > 0
@@ -147,12 +147,19 @@ class FloorScheduler(keras.callbacks.Callback):
         """Notes that a step followed the last removal."""
         self._trained = True
 
+    def on_test_begin(self, logs=None):
+        """Keeps removed weights at zero in what is evaluated."""
+        if getattr(self, "_zeros", None):
+            _ = self.model
+            self._keep_zeros()
+
     def on_epoch_end(self, epoch, logs=None):
         """Removes weights if the metric is above the floor."""
         logs = {} if logs is None else logs
         # What is unknown is above no floor.
         value = math.nan if self._is_not_validated(logs) else logs[self.monitor]
         _ = self.model
+        self._keep_zeros()
         self._values.append(float(value))
         if self._values[-1] > self.floor:
             check_finite(self._kernels)
@@ -171,8 +178,7 @@ class FloorScheduler(keras.callbacks.Callback):
         model = self.model
         self._part.release()
         # Averaged weights, e.g., are put in place when the run ends.
-        for kernel, zeros in zip(self._kernels, self._zeros, strict=False):
-            kernel.apply(~zeros)
+        self._keep_zeros()
         if not self._values:
             return
         # What diverged is NaN, and not above the floor.
@@ -236,6 +242,11 @@ class FloorScheduler(keras.callbacks.Callback):
                 stacklevel=2,
             )
         return True
+
+    def _keep_zeros(self) -> None:
+        """Sets what was removed in this run to zero again."""
+        for kernel, zeros in zip(self._kernels, self._zeros, strict=False):
+            kernel.apply(~zeros)
 
     def _restart(self, steps: int, holds: bool) -> None:
         """Lets the decay begin anew after so many steps of the run."""

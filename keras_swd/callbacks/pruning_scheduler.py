@@ -15,6 +15,7 @@ from keras_swd.arguments import (
 from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
+from keras_swd.configured import configuration
 from keras_swd.models import is_built
 from keras_swd.optimizers import inner_optimizer
 from keras_swd.removal import metrics_if_removed
@@ -206,6 +207,13 @@ class PruningScheduler(keras.callbacks.Callback):
             self._up_to_date_model()
         self._run.end_step()
 
+    def on_test_begin(self, logs=None):
+        """Keeps removed units at zero in what is evaluated."""
+        run: Run | None = getattr(self, "_run", None)
+        if run is not None:
+            self._up_to_date_model()
+            run.keep_zeros()
+
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
         self._up_to_date_model()
@@ -217,6 +225,8 @@ class PruningScheduler(keras.callbacks.Callback):
             self._done = self._progress(self._batches)
             self._steps_per_epoch = self._counted = self._batches
         run = self._present_run()
+        # Averaged weights, e.g., may be in place.
+        run.keep_zeros()
         masks = run.masks()
         logs = {} if logs is None else logs
         logs.update(run.end_epoch(masks))
@@ -287,16 +297,17 @@ class PruningScheduler(keras.callbacks.Callback):
         `schedule` is a list, usually of one, and empty where a method follows
         a curve of its own.
         """
-        serialize = keras.saving.serialize_keras_object
         run = self._present_run()
         return {
-            "sparsity": serialize(self.sparsity),
-            "schedule": [serialize(schedule) for schedule in run.schedules()],
-            "allocation": serialize(self.allocation),
+            "sparsity": configuration(self.sparsity),
+            "schedule": [
+                configuration(schedule) for schedule in run.schedules()
+            ],
+            "allocation": configuration(self.allocation),
             "total_steps": int(self._total),
             "reallocations": self.reallocations,
             "remove_at": run.remove_at,
-            "ramp": serialize(self.ramp),
+            "ramp": configuration(self.ramp),
         }
 
     def _iterations(self) -> int:
@@ -344,7 +355,9 @@ class PruningScheduler(keras.callbacks.Callback):
                 "The number of steps in an epoch is unknown, so progress "
                 "cannot be measured. Pass `total_steps` to PruningScheduler, "
                 "or `steps_per_epoch` to `fit`; in a loop of your own, call "
-                f"`set_params`. Received: steps={steps}, epochs={epochs}."
+                "`set_params`, and to a `CallbackList` of your own, pass "
+                f"`epochs` and `steps`. Received: steps={steps}, "
+                f"epochs={epochs}."
             )
         self._steps, self._total = steps, total
         self._steps_per_epoch = steps or total / epochs

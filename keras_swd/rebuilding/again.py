@@ -40,6 +40,13 @@ def build_again(
                 twin.built = True
         except (TypeError, ValueError, NotImplementedError) as error:
             raise cannot_build(model, error) from error
+    if len(twin.weights) != len(model.weights):
+        raise ValueError(
+            f"Model {model.name!r} cannot be built again: models within it "
+            "share layers with each other, or with a layer around one of them, "
+            "and Keras' configuration makes several of each. Let one model "
+            "within it hold them, and return all outputs that are needed."
+        )
     copy_state(model, twin)
     return twin
 
@@ -113,7 +120,7 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     """Lets configurations that are made and read within stand for layers.
 
     Keras knows their own classes then, and functions that they were given, as
-    activations are. It finds a function by its name, so each gets one that no
+    activations are. It finds both by their names, so each gets one that no
     other has, for the time being: functions of one factory share theirs, and of
     a lambda Keras would copy the code without what is around it.
     """
@@ -124,24 +131,28 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     outer = keras.saving.CustomObjectScope({})
     with outer:
         known = dict(outer.backup)
-    functions: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for layer in itertools.chain.from_iterable(map(all_layers, layers)):
-        if _is_own(type(layer)):
-            known[type(layer).__name__] = type(layer)
-        for part in filter(inspect.isfunction, vars(layer).values()):
-            if _is_own(part) and part not in functions.values():
-                functions[f"{part.__name__} {len(functions)}"] = part
-    names = {name: part.__name__ for name, part in functions.items()}
-    scope = keras.saving.CustomObjectScope({**known, **functions})
-    for name, part in functions.items():
+        functions = filter(inspect.isfunction, vars(layer).values())
+        parts: list[Any] = [type(layer), *functions]
+        for part in parts:
+            if not _is_own(part) or part in own.values():
+                continue
+            name = part.__name__
+            if name in own or not inspect.isclass(part):
+                name = f"{name} {len(own)}"
+            own[name] = part
+    before = [(part, part.__name__) for part in own.values()]
+    scope = keras.saving.CustomObjectScope({**known, **own})
+    for name, part in own.items():
         part.__name__ = name
     try:
         # What is in memory already is no danger.
         with by_reference(), scope, SafeModeScope(safe_mode=False):
             yield
     finally:
-        for name, part in functions.items():
-            part.__name__ = names[name]
+        for part, name in before:
+            part.__name__ = name
 
 
 def _is_own(part: Any) -> bool:

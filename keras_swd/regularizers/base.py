@@ -238,6 +238,13 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             self.held.extend([controls.strength, controls.selection])
             for kernel, use in zip(kernels, uses, strict=True):
                 kernel.regularizer = KernelView(self, controls, use)
+        if not controls.strength.is_seen_by(model):
+            raise ValueError(
+                f"Kernel {kernels[0].path!r} carries a regularizer that no "
+                "layer holds, so steps that JAX compiles do not see it change. "
+                "Keep it in an attribute of the layer, such as "
+                "`self.kernel_regularizer`."
+            )
         new = model not in controls.models
         controls.models.add(model)
         return controls, new

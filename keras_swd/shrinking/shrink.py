@@ -65,5 +65,5 @@ def shrink(model: keras.Model) -> keras.Model:
             stacklevel=2,
         )
     if model.compiled:
-        compile_alike(twin, model, stacklevel=3)
+        compile_alike(twin, model, stacklevel=3, plain=True)
     return twin

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import platform
 from typing import Any
 
 import keras
 
+from keras_swd.configured import configuration
 from keras_swd.regularizers.base import pruning_regularizer
 
 
@@ -32,7 +32,7 @@ def run_settings(
         "parameters": parameters(model),
         "epochs": _integer(params.get("epochs")),
         "steps_per_epoch": _integer(params.get("steps")),
-        "optimizer": config(getattr(model, "optimizer", None)),
+        "optimizer": configuration(getattr(model, "optimizer", None)),
         "scheduler": None
         if scheduler is None
         else {
@@ -57,30 +57,12 @@ def _regularizers(model: keras.Model) -> list[dict[str, Any]]:
         regularizer = pruning_regularizer(variable)
         if regularizer is None:
             continue
-        own = config(regularizer)
+        own = configuration(regularizer)
         alike = [entry for entry in found if entry["regularizer"] == own]
         if not alike:
             found.append({"regularizer": own, "kernels": []})
         (alike or found)[-1]["kernels"].append(variable.path)
     return found
-
-
-def config(thing: Any) -> Any:
-    """Returns an object as Keras serializes it, or no more than its class.
-
-    A callback that only looks on must not end a run because an object of the
-    user's cannot be serialized.
-
-    Example:
-
-    >>> config(keras.regularizers.L2(0.5))["config"]
-    {'l2': 0.5}
-    """
-    try:
-        found = keras.saving.serialize_keras_object(thing)
-        return json.loads(json.dumps(found, default=str, allow_nan=False))
-    except (NotImplementedError, TypeError, ValueError):
-        return {"class_name": type(thing).__name__, "config": None}
 
 
 def _integer(number: Any) -> int | None:

@@ -135,7 +135,7 @@ def measured(
     """Evaluates a model with the masked entries at zero for a moment.
 
     The loss comes without the penalties of regularizers: zeros lower them,
-    whatever they do to the outputs.
+    whatever they do to the outputs. Metrics of several numbers are left out.
 
     Args:
         model: A compiled `keras.Model`.
@@ -146,7 +146,8 @@ def measured(
     Returns:
         Dictionary from the names of the metrics to floats.
     """
-    metrics = metrics_if_removed(model, weights, masks, data)
+    found = metrics_if_removed(model, weights, masks, data)
+    metrics = {n: value for n, value in found.items() if np.ndim(value) == 0}
     if "loss" in metrics:
         with removed_for_a_moment(weights, masks):
             metrics["loss"] -= _penalty(model)
