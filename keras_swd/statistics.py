@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_swd.arguments import check_count, check_optional_count
+from keras_swd.backend.eager import eagerly
 from keras_swd.backend.host import read
 from keras_swd.models import all_layers, check_built
 
@@ -72,6 +73,7 @@ def renew_statistics(
     ]
     _check_found(model, found)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(eagerly())
         for layer in found:
             stack.enter_context(_averaging(layer))
         empty = True

@@ -48,12 +48,15 @@ def _silent_errors() -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str:
-    """The message of an error without line breaks, and not too long."""
+    """The message of an error without line breaks, and not too long.
+
+    What to do stands at its end.
+    """
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
+    return text if len(text) <= 500 else f"{text[:250]} … {text[-247:]}"
 
 
 def check_input(model: str, suffixes: tuple[str, ...]) -> Path:

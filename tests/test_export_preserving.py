@@ -314,3 +314,66 @@ def test_clustering_keeps_every_zero(tfmot):
     for layer in plain.layers:
         if type(layer).__name__ in ("Dense", "Conv2D"):
             assert len(np.unique(layer.kernel.numpy())) <= 8
+
+
+ORDERS = {
+    "before": lambda: [layers.SeparableConv2D(8, 3), layers.Conv2D(8, 1)],
+    "behind": lambda: [layers.Conv2D(8, 1), layers.SeparableConv2D(8, 3)],
+    "depthwise": lambda: [
+        layers.SeparableConv2D(8, 3),
+        layers.DepthwiseConv2D(3),
+    ],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_layers_that_tfmot_takes_apart_get_names_of_their_own(order):
+    """Keras and tf_keras count the layers of a kind, each for itself."""
+    keras.utils.clear_session()
+    parts = ORDERS[order]()
+    model = sparse(*parts, layers.Flatten(), layers.Dense(3))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 8, 8, 3)).astype("float32")
+    for weight in model.trainable_weights:
+        # Ranges begin wide, and small signals would be rounded to nothing.
+        values = np.array(weight)
+        weight.assign(values / max(values.std(), 1e-9) / 3)
+    expected = model.predict(x, verbose=0)
+    for _ in range(2):
+        aware = to_quantization_aware(model)
+        aware(x, training=True)
+        got = aware.predict(x, verbose=0)
+        difference = np.sqrt(np.mean((got - expected) ** 2))
+        assert difference < 0.1 * np.sqrt(np.mean(expected**2))
+        ours = [np.array(w) for w in model.weights if len(w.shape) > 1]
+        theirs = [w.numpy().ravel() for w in aware.weights]
+        for kernel in ours:
+            assert any(np.array_equal(kernel.ravel(), w) for w in theirs)
+
+
+def test_a_normalization_beside_another_use_stays_in_float():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="before")(inputs)
+    y = layers.ReLU()(layers.BatchNormalization(name="alone")(x))
+    y = layers.Conv2D(4, 3, padding="same", name="after")(y)
+    outputs = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    with pytest.warns(UserWarning, match=r"\['alone'\].*float32"):
+        aware = to_quantization_aware(keras.Model(inputs, outputs))
+    names = {layer.name for layer in aware.layers}
+    assert {"alone", "quant_before", "quant_after"} <= names
+
+
+def test_frozen_kernels_that_stay_in_float_are_named():
+    model = sparse(layers.LSTM(4, name="lstm"), layers.Dense(2), shape=(6, 4))
+    model.get_layer("lstm").trainable = False
+    with pytest.warns(UserWarning, match=r"\['lstm'\].*float32"):
+        to_quantization_aware(model)
+
+
+def test_masks_of_wrappers_are_no_kernels(tfmot, tmp_path):
+    model = sparse(layers.Dense(8), layers.Dense(4), shape=(16,))
+    wrapped = to_tf_keras(model, keep_masks=True)
+    report = to_tflite(wrapped, tmp_path / "model.tflite")
+    size = 16 * 8 + 8 * 4
+    assert report.model_weights == size
+    assert len(report.kernels) == 2

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_swd.export import ExportError, check_tflite, to_tflite
+from keras_swd.export import (
+    ExportError,
+    check_tflite,
+    to_tf_keras,
+    to_tflite,
+)
 from keras_swd.export.tflite.differences import compare_output
 from keras_swd.export.tflite.flatbuffer import (
     StoredTensor,
@@ -572,6 +577,19 @@ def labelled(x):
     yield x, np.zeros(len(x))
 
 
+def test_of_a_whole_data_set_no_copy_is_made():
+    from keras_swd.export.tflite.samples import sample_arrays
+    from keras_swd.export.tflite.signature import input_structure
+
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    structure = input_structure(model, None)
+    data = np.zeros((2000, 3), "uint8")
+    (array,) = sample_arrays(structure, data, "representative_data")
+    assert (array.shape, array.dtype) == ((500, 3), "float32")
+    (array,) = sample_arrays(structure, data)
+    assert array.shape == (2000, 3)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -813,3 +831,21 @@ def test_a_file_that_is_wrong_on_other_processors_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     report = to_tflite(model, tmp_path / "m.tflite")
     assert not report.sparse
+    # No graph of these can be read.
+    for other in (Hidden(model), to_tf_keras(model)):
+        other(np.zeros((1, 32, 32, 3), "float32"))
+        with pytest.raises(ExportError, match="graph of this model does not"):
+            to_tflite(other, tmp_path / "n.tflite", sparse=True)
+        assert not to_tflite(other, tmp_path / "n.tflite").sparse
+
+
+@keras.saving.register_keras_serializable("test_export_quantized")
+class Hidden(keras.Model):
+    """A model whose own code calls another one."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs):
+        return self.inner(inputs)

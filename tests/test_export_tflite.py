@@ -803,3 +803,24 @@ def test_files_without_names_can_be_read(pruned):
     assert {tensor.name for tensor in tensors} == {""}
     named = stored_tensors(path.read_bytes())
     assert [t.zeros for t in tensors] == [t.zeros for t in named]
+
+
+@pytest.mark.slow
+def test_kernels_that_are_stored_in_parts_are_not_lost(tmp_path):
+    """A part of one has as many entries as the whole of another."""
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.ConvLSTM2D(16, 3, padding="same", return_sequences=True)(inputs)
+    model = keras.Model(inputs, layers.ConvLSTM2D(8, 3, padding="same")(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) > 1:
+            weight.assign(weight * (rng.random(weight.shape) > 0.8))
+    report = to_tflite(model, tmp_path / "model.tflite")
+    assert report.model_zeros > 0.7 * report.model_weights
+
+
+def test_of_one_sample_no_other_number_is_claimed(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    x = np.ones((1, 4), "float32")
+    report = to_tflite(model, tmp_path / "model.tflite", check_with=x)
+    assert (report.batch_size, report.batch_resizes) == (None, False)

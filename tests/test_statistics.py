@@ -224,3 +224,25 @@ def test_data_that_do_not_serve_change_nothing(data, arguments, message):
     for mine, old in zip(found(model), before, strict=True):
         np.testing.assert_array_equal(mine, old)
     assert model.get_layer("norm_a").momentum == 0.7
+
+
+@pytest.mark.tensorflow
+def test_a_call_that_was_compiled_is_counted_each_time():
+    import tensorflow as tf
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.normalization = keras.layers.BatchNormalization()
+
+        @tf.function
+        def call(self, inputs, training=False):
+            return self.normalization(inputs, training=training)
+
+    model = Own()
+    batches = [np.full((4, 2), value, "float32") for value in (0, 1, 5)]
+    model(batches[0])
+    renew_statistics(model, iter(batches))
+    mean = keras.ops.convert_to_numpy(model.normalization.moving_mean)
+    np.testing.assert_allclose(mean, [2.0, 2.0], rtol=1e-6)
+    assert not tf.config.functions_run_eagerly()

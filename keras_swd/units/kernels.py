@@ -25,6 +25,7 @@ from keras_swd.units.masking import Weight
 
 #: What layers call slopes, scales and statistics, which may have several axes.
 NOT_KERNELS = {
+    "mask",
     "alpha",
     "beta",
     "gamma",

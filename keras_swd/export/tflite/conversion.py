@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swd.coupling.graph import graph_of
 from keras_swd.export.speed.verdicts import explain_speed
 from keras_swd.export.tflite import signature
+from keras_swd.export.tflite.flatbuffer import operator_counts, stored_tensors
 from keras_swd.export.tflite.modes import find_mode
 from keras_swd.export.tflite.quantization import (
     configure,
@@ -39,6 +41,12 @@ MISREAD = (
     "On ARM processors LiteRT's default delegate runs the sparse convolutions "
     "of this network with their data in another order, and misreads the "
     "result of {}."
+)
+#: The same, where no graph tells.
+UNKNOWN = (
+    "The file has sparse 1×1 convolutions and a mean over pixels. On ARM "
+    "processors LiteRT may run these with their data in another order, and the "
+    "graph of this model does not tell. Pass a functional model of Keras 3."
 )
 
 
@@ -176,9 +184,12 @@ def _convert_saved(
             configure(
                 converter, request.quantization, feeds, sparse, request.flex
             )
-            return Candidate(sparse, converter.convert())
+            content = converter.convert()
     except Exception as error:
         return _failed(sparse, error)
+    if sparse and _may_be_misread(content, request):
+        return Candidate(sparse, None, UNKNOWN)
+    return Candidate(sparse, content)
 
 
 def _misread_on_arm(request: Request) -> tuple[str, ...]:
@@ -187,6 +198,19 @@ def _misread_on_arm(request: Request) -> tuple[str, ...]:
     if signature.is_tf_keras(model):
         return ()
     return explain_speed(model, "arm", request.quantization).leaks
+
+
+def _may_be_misread(content: bytes, request: Request) -> bool:
+    """Whether a sparse file of a model without a graph may be wrong on ARM."""
+    model = request.reference.model
+    known = not signature.is_tf_keras(model) and graph_of(model) is not None
+    if known or find_mode(request.quantization).integers:
+        return False
+    pointwise = any(
+        tensor.sparse and len(tensor.shape) == 4 and tensor.shape[1:3] == (1, 1)
+        for tensor in stored_tensors(content)
+    )
+    return pointwise and "MEAN" in operator_counts(content)
 
 
 def _has_loops(folder: str) -> bool:

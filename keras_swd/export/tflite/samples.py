@@ -162,23 +162,31 @@ def sample_arrays(
         generator = np.random.default_rng(0)
         return [_random_array(spec, generator) for spec in inputs]
 
+    given = _in_order(structure, samples, argument)
     arrays = [
-        _checked(spec, values, argument)
-        for spec, values in zip(
-            inputs, _in_order(structure, samples, argument), strict=True
-        )
+        _numbers(spec, values, argument)
+        for spec, values in zip(inputs, given, strict=True)
     ]
+    for spec, array in zip(inputs, arrays, strict=True):
+        _check_shape(spec, array, argument)
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
             f"Argument `{argument}` must hold as many samples for each input. "
             f"Received: {[len(array) for array in arrays]} samples."
         )
-    return arrays
+    if argument == "representative_data":
+        # Of a whole data set few are used; a copy of it may be large.
+        size = max((spec.shape[0] or 1 for spec in inputs), default=1)
+        limit = -(-CALIBRATION_SAMPLES // size) * size
+        arrays = [array[:limit] for array in arrays]
+    return [
+        _converted(spec, array, argument)
+        for spec, array in zip(inputs, arrays, strict=True)
+    ]
 
 
-def _checked(spec: ModelInput, values: Any, argument: str) -> np.ndarray:
-    """Returns the samples of one input in its type."""
-    array = _numbers(spec, values, argument)
+def _check_shape(spec: ModelInput, array: np.ndarray, argument: str) -> None:
+    """Raises a `ValueError` if these are no samples of an input."""
     expected = spec.shape[1:]
     fits = array.ndim == len(spec.shape) and all(
         size is None or size == given
@@ -190,6 +198,12 @@ def _checked(spec: ModelInput, values: Any, argument: str) -> np.ndarray:
             f"{expected} for input `{spec.key}`. Received: an array of "
             f"shape {array.shape}."
         )
+
+
+def _converted(
+    spec: ModelInput, array: np.ndarray, argument: str
+) -> np.ndarray:
+    """Returns the samples of one input in its type."""
     converted = array.astype(spec.dtype)
     if "int" in spec.dtype and not np.array_equal(converted, array):
         raise ValueError(

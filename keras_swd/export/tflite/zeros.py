@@ -14,6 +14,9 @@ from keras_swd.export.tflite.records import ExportError, StoredKernel
 from keras_swd.record import distinct
 from keras_swd.units.kernels import is_kernel
 
+#: How many parts Keras cuts the kernels of recurrent layers into.
+GATES = (4, 3, 2)
+
 
 def kernels_of(model: Any) -> dict[str, np.ndarray]:
     """Finds the kernels of a model that are of floating point.
@@ -104,13 +107,29 @@ def _check_not_lost(
     }
     # A kernel of nothing but zeros may have been computed away, and one that
     # was cut into several tensors is none of these.
-    if not lost or zero.all():
+    if not lost or zero.all() or _is_cut_up(zero, tensors):
         return
     fewest = min(lost)
     raise ExportError(
         f"Kernel `{path}` has {int(zero.sum()):,} zeros, and {fewest:,} of "
         f"them are others in the file (tensor {lost[fewest].name!r})."
     )
+
+
+def _is_cut_up(zero: np.ndarray, tensors: list[StoredTensor]) -> bool:
+    """Whether some tensors hold parts of a kernel, as of a recurrent one."""
+    for number in GATES:
+        if zero.shape[-1] % number:
+            continue
+        free = list(tensors)
+        for part in np.split(zero, number, axis=-1):
+            tensor = _holding(part, free)
+            if tensor is None:
+                break
+            free = [other for other in free if other is not tensor]
+        else:
+            return True
+    return False
 
 
 def _lost(zero: np.ndarray, tensor: StoredTensor) -> int:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
+
+import numpy as np
 
 from keras_swd.export.tflite.quiet import quiet
 from keras_swd.export.tflite.records import ExportError, brief
 from keras_swd.export.tfmot.equal_models import to_tf_keras
 from keras_swd.export.tfmot.isolated import load_tf_keras, load_tfmot
 from keras_swd.export.tfmot.twins import finalize
+from keras_swd.units.kernels import is_kernel
 
 #: Layers that tfmot replaces by two, each of which it quantizes.
 TAKEN_APART = {"SeparableConv1D", "SeparableConv2D"}
+#: What it makes of them, each with its first arguments.
+MADE: dict[str, tuple[Any, ...]] = {
+    "Conv2D": (1, 1),
+    "DepthwiseConv2D": (1,),
+    "Lambda": (abs,),
+    "SeparableConv2D": (1, 1),
+}
 #: Layers with which it joins a batch normalization that follows.
 JOINING = {"Conv2D", "DepthwiseConv2D", "Dense", *TAKEN_APART}
 ACTIVATIONS = {
@@ -58,7 +69,7 @@ def to_quantization_aware(model: Any) -> Any:
             "a model. Call its layers in one graph. Received: a model with "
             f"the models {nested} in it."
         )
-    left = [x.name for x in twin.layers if x.weights and not _quantizable(x)]
+    left = [layer.name for layer in twin.layers if _stays_in_float(layer)]
     if left:
         warnings.warn(
             f"tfmot cannot quantize the layers {left}, which stay in float32.",
@@ -88,22 +99,61 @@ def _quantized(model: Any) -> Any:
     # Wrapping the layers of the model itself would change it.
     copy = tf_keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    kernels = [w.numpy() for w in copy.weights if is_kernel(w)]
     copy = tf_keras.models.clone_model(copy, clone_function=annotated)
+    _use_up_names(copy)
     with quantization.quantize_scope():
         aware = quantization.quantize_apply(copy, scheme)
     for layer in aware._flatten_layers():
         finalize(layer)
+    _check_kept(kernels, aware)
     return aware
+
+
+def _use_up_names(model: Any) -> None:
+    """Lets tf_keras give new layers no name that the model has.
+
+    tfmot makes two layers of one, and puts a model together by names.
+    """
+    for kind, arguments in MADE.items():
+        make = getattr(load_tf_keras().layers, kind)
+        name = re.sub(r"_\d+$", "", make(*arguments).name)
+        own = re.compile(rf"{name}_(\d+)")
+        matches = (own.fullmatch(layer.name) for layer in model.layers)
+        last = max((int(match[1]) for match in matches if match), default=0)
+        while int(make(*arguments).name.rpartition("_")[2]) < last:
+            pass
+
+
+def _check_kept(kernels: list[np.ndarray], aware: Any) -> None:
+    """Raises if tfmot has left out or changed a kernel."""
+    held = [weight.numpy().ravel() for weight in aware.weights]
+    for kernel in kernels:
+        if not any(np.array_equal(kernel.ravel(), other) for other in held):
+            raise ValueError(
+                f"a kernel of shape {kernel.shape} is not what it was. Give "
+                "the layers other names."
+            )
 
 
 def _quantizable(layer: Any) -> bool:
     if _left_to_tfmot(layer):
         return True
-    kind = type(layer).__name__
     # What is not trained may be seen as a function, whose output is rounded.
-    return not layer.trainable_weights or (
-        kind not in TAKEN_APART and _registry().supports(layer)
-    )
+    return not layer.trainable_weights or _is_supported(layer)
+
+
+def _stays_in_float(layer: Any) -> bool:
+    """Whether the weights of a layer are not rounded."""
+    if any(map(is_kernel, layer.weights)) and not _left_to_tfmot(layer):
+        return not _is_supported(layer)
+    return bool(layer.weights) and not _quantizable(layer)
+
+
+def _is_supported(layer: Any) -> bool:
+    """Whether tfmot rounds the weights of a layer as it is."""
+    kind = type(layer).__name__
+    return kind not in TAKEN_APART and _registry().supports(layer)
 
 
 def _left_to_tfmot(layer: Any) -> bool:
@@ -116,7 +166,11 @@ def _left_to_tfmot(layer: Any) -> bool:
 def _joins(normalization: Any) -> bool:
     """Whether tfmot joins a batch normalization with what comes before."""
     before = normalization.inbound_nodes[0].inbound_layers
-    return type(before).__name__ in JOINING and _activation(before) == "linear"
+    return (
+        type(before).__name__ in JOINING
+        and _activation(before) == "linear"
+        and len(before.outbound_nodes) == 1
+    )
 
 
 def _is_known(layer: Any) -> bool:
