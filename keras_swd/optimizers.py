@@ -151,17 +151,17 @@ def inner_optimizer(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def plain_optimizer(
-    optimizer: keras.optimizers.Optimizer,
-) -> keras.optimizers.Optimizer:
+def plain_optimizer(optimizer: Any) -> Any:
     """Returns the same optimizer without its state, and as Keras knows it.
 
     That is without what `with_pruning` made of it, and with a learning rate
     that is not rewound.
 
     Args:
-        optimizer: A `keras.optimizers.Optimizer`.
+        optimizer: A `keras.optimizers.Optimizer`, or None.
     """
+    if optimizer is None:
+        return None
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return _wrapped_again(optimizer, plain_optimizer)
     classes = type(optimizer).__mro__

@@ -27,7 +27,6 @@ from keras_swd.units.masking import all_finite
 
 #: A set that keeps fewer units, and less than a tenth of them, is at risk.
 FEW_UNITS = 10
-#: A weight that units lie on.
 
 
 class Prunable:

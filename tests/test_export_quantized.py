@@ -832,7 +832,9 @@ def test_a_file_that_is_wrong_on_other_processors_is_refused(tmp_path):
     report = to_tflite(model, tmp_path / "m.tflite")
     assert not report.sparse
     # No graph of these can be read.
-    for other in (Hidden(model), to_tf_keras(model)):
+    inputs = keras.Input((32, 32, 3))
+    around = keras.Model(inputs, Hidden(model)(inputs))
+    for other in (Hidden(model), around, to_tf_keras(model)):
         other(np.zeros((1, 32, 32, 3), "float32"))
         with pytest.raises(ExportError, match="graph of this model does not"):
             to_tflite(other, tmp_path / "n.tflite", sparse=True)

@@ -497,6 +497,14 @@ def swd():
     return keras_swd.SelectiveWeightDecay()
 
 
+def test_weights_of_an_activation_count_beside_those_of_its_layer():
+    model = Subclassed(activation=layers.PReLU())
+    model(np.zeros((1, 300), "float32"))
+    bytes_of_weights = 4 * model.count_params()
+    (plain, *_) = plan_sizes(model, [0.5]).files
+    assert bytes_of_weights < plain.bytes < 1.05 * bytes_of_weights
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -363,6 +363,9 @@ def test_averages_put_in_place_after_each_epoch_are_pruned_too():
         def on_epoch_end(self, epoch, logs=None):
             seen.append(zeros(self.model) / 64)
 
+        def on_train_batch_end(self, batch, logs=None):
+            assert zeros(self.model) / 64 == (seen or [0.0])[-1]
+
     history = model.fit(
         *data(),
         batch_size=16,
@@ -372,6 +375,17 @@ def test_averages_put_in_place_after_each_epoch_are_pruned_too():
     ).history
     assert seen == history["sparsity"]
     assert seen[1] > seen[0] > 0
+
+
+def test_evaluation_after_the_run_changes_nothing():
+    model = network(IrrelevantWeights(), (5, 8, 3))
+    scheduler = FloorScheduler(0.5, share=0.3, strength=0.5)
+    values = Metric(1, 1, 1, 0)
+    arguments = {"batch_size": 16, "epochs": 4, "verbose": 0}
+    model.fit(*data(), **arguments, callbacks=[values, scheduler])
+    before = zeros(model)
+    model.evaluate(*data(), verbose=0, callbacks=[scheduler])
+    assert zeros(model) == before
 
 
 def test_a_second_run_trains_the_zeros_that_it_begins_with():

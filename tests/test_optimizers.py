@@ -242,6 +242,23 @@ def test_a_stripped_model_has_a_rate_that_keras_knows(form, tmp_path):
     assert b"keras_swd" not in (tmp_path / "plain.keras").read_bytes()
 
 
+def test_an_optimizer_that_cannot_be_made_plain_is_told_of():
+    class Own(keras.optimizers.SGD):
+        pass
+
+    class OwnPruning(PruningOptimizer, Own):
+        def __init__(self, learning_rate=0.1, more=1, **options):
+            super().__init__(learning_rate, **options)
+            self.more = more
+
+        def get_config(self):
+            return {**super().get_config(), "more": self.more}
+
+    model = network(AdaptiveSparsity(), OwnPruning(0.25))
+    with pytest.warns(UserWarning, match="not compiled again"):
+        assert not strip(model).compiled
+
+
 def test_an_optimizer_of_ones_own_is_stripped_too():
     class Own(keras.optimizers.SGD):
         pass

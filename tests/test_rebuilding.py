@@ -11,6 +11,8 @@ from keras import layers, ops
 
 import keras_swd
 from keras_swd import SelectiveWeightDecay
+from keras_swd.models import walk
+from keras_swd.rebuilding.excluding import Exclusion, excluded_layers
 
 COPIES = {
     "strip": keras_swd.strip,
@@ -437,6 +439,114 @@ def test_vectors_of_one_path_are_all_planned_for():
         return keras_swd.export.plan_sizes(model, [0.0]).files[0].bytes
 
     assert abs(planned("one", "one") - planned("one", "two")) < 100
+
+
+def thrice(t):
+    return 3.0 * t
+
+
+def relu(t):
+    """Not that of Keras."""
+    return 5.0 * t
+
+
+class ByName(layers.Layer):
+    """A layer that finds its function by its name."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = globals()[function]
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "function": self.function.__name__}
+
+
+def test_functions_keep_names_that_tell_what_they_are(copy):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            ByName("thrice"),
+            layers.Activation(relu),
+            layers.Dense(2),
+        ]
+    )
+    x = -np.ones((3, 4))
+    np.testing.assert_array_equal(copy(model).predict(x), model.predict(x))
+
+
+class Curved(SelectiveWeightDecay):
+    """A regularizer that reads its own configuration."""
+
+    def __init__(self, curve, **options):
+        super().__init__(**options)
+        self.curve = curve
+
+    def get_config(self):
+        curve = keras.saving.serialize_keras_object(self.curve)
+        return {**super().get_config(), "curve": curve}
+
+    @classmethod
+    def from_config(cls, config):
+        read = keras.saving.deserialize_keras_object
+        return cls(**{name: read(value) for name, value in config.items()})
+
+
+def test_a_regularizer_may_read_its_own_configuration(copy):
+    curved = Curved(keras_swd.Constant(2.0), criterion=Power(2))
+    model = keras_swd.with_regularizer(small(), curved)
+    regularizer = model.layers[0].kernel_regularizer
+    assert regularizer.curve == curved.curve
+    assert regularizer.criterion is curved.criterion
+    assert type(copy(model)) is keras.Sequential
+
+
+@pytest.mark.parametrize("copy", ["strip", "shrink"], indirect=True)
+def test_a_model_without_an_optimizer_stays_compiled(copy):
+    model = small()
+    model.compile(optimizer=None, loss="mse")
+    twin = copy(model)
+    assert (twin.compiled, twin.optimizer) == (True, None)
+
+
+def test_weights_that_no_configuration_tells_are_told_of():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def get_config(self):
+            return {}
+
+    model = Own()
+    model(np.ones((1, 4)))
+    model.dense.enable_lora(2)
+    with pytest.raises(ValueError, match=r"has 4 weights, .* makes has 2"):
+        keras_swd.strip(model)
+
+
+def test_the_outer_place_of_a_layer_counts():
+    class Around(layers.Layer):
+        def __init__(self, inner):
+            super().__init__(name="around")
+            self.inner = inner
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    tied = layers.Dense(4, name="tied")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Around(tied)(tied(inputs)))
+    trails = {id(layer): trail for layer, trail in walk(model)}
+    assert trails[id(tied)] == "around/tied"
+    (found,) = {id(x) for x in excluded_layers(model, [tied])}
+    assert found == id(tied)
+    assert Exclusion(model, [tied]).means("other", "tied")
 
 
 def test_classes_of_one_name_are_told_apart(copy):

@@ -547,7 +547,7 @@ def test_stripped_models_load_where_we_are_not_installed(tmp_path):
         assert zeros(model.trainable_variables) > 0
 
 
-# Regularising an existing model ----------------------------------------------
+# Regularizing an existing model ----------------------------------------------
 
 
 def dense_layers(model):

@@ -1088,6 +1088,9 @@ def test_a_regularizer_that_no_layer_holds_is_refused():
     model = compiled(keras.Sequential([keras.Input((6,)), Own()]))
     with pytest.raises(ValueError, match="a regularizer that no layer holds"):
         train(model, *lit())
+    model = keras.Sequential([keras.Input((6,)), Own()])
+    train(compiled(model, run_eagerly=True), *lit(3))
+    assert zeros(model) == share(model)
 
 
 @torch_only

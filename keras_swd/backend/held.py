@@ -38,7 +38,8 @@ class Held(keras.random.SeedGenerator):
 
         JAX compiles steps of what the layers of the model hold.
         """
-        if keras.config.backend() != "jax":
+        eager = getattr(model, "run_eagerly", False)
+        if eager or keras.config.backend() != "jax":
             return True
         return any(v is self.state for v in model.non_trainable_variables)
 

@@ -77,8 +77,8 @@ class FloorScheduler(keras.callbacks.Callback):
             )
         if not is_number(share) or not 0.0 < share < 1.0:
             raise ValueError(
-                "Argument `share` is that of the weights left which goes at a "
-                f"time, in (0, 1). Received: share={share!r}."
+                "Argument `share` must be in (0, 1), the share of the weights "
+                f"left that is removed at a time. Received: share={share!r}."
             )
         if not isinstance(monitor, str):
             raise ValueError(
@@ -90,6 +90,8 @@ class FloorScheduler(keras.callbacks.Callback):
         self.share = float(share)
         self.strength = check_positive("strength", strength)
         self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+        # Where weights were removed in the present run.
+        self._zeros: list[np.ndarray] = []
 
     def on_train_begin(self, logs=None):
         """Finds the kernels and the number of steps of an epoch."""
@@ -102,7 +104,7 @@ class FloorScheduler(keras.callbacks.Callback):
             )
         self._epoch: int | None = None
         self._remembered: list[np.ndarray] | None = None
-        self._zeros: list[np.ndarray] = []
+        self._zeros = []
         self._trained = True
         self._values: list[float] = []
         model = self.model
@@ -127,6 +129,9 @@ class FloorScheduler(keras.callbacks.Callback):
         """Goes on from the last removal, in a run that is resumed."""
         first, self._epoch = self._epoch is None, epoch
         if not first:
+            # Weights that were swapped for averages come back.
+            _ = self.model
+            self._keep_zeros()
             return
         _ = self.model  # on JAX this brings variables up to date
         steps, since = epoch * self._steps, int(read(self._part.since))
@@ -149,7 +154,7 @@ class FloorScheduler(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Keeps removed weights at zero in what is evaluated."""
-        if getattr(self, "_zeros", None):
+        if self._zeros:
             _ = self.model
             self._keep_zeros()
 
@@ -179,6 +184,7 @@ class FloorScheduler(keras.callbacks.Callback):
         self._part.release()
         # Averaged weights, e.g., are put in place when the run ends.
         self._keep_zeros()
+        self._zeros = []
         if not self._values:
             return
         # What diverged is NaN, and not above the floor.

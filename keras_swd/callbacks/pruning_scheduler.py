@@ -168,13 +168,16 @@ class PruningScheduler(keras.callbacks.Callback):
         self.ramp = None if ramp is None else check_ramp(ramp, by=1.0)
         # The length of an epoch that Keras does not know, once one has ended.
         self._counted: int | None = None
+        self._run: Run | None = None
+        self._in_fit = False
 
     def on_train_begin(self, logs=None):
         """Finds the kernels, checks all that can be checked, and attaches."""
         self._find_steps()
         self._epoch = 0
         self._done = 0.0
-        self._run: Run | None = None
+        self._run = None
+        self._in_fit = True
         if is_built(self.model):
             self._present_run()
 
@@ -209,10 +212,9 @@ class PruningScheduler(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Keeps removed units at zero in what is evaluated."""
-        run: Run | None = getattr(self, "_run", None)
-        if run is not None:
+        if self._run is not None and self._in_fit:
             self._up_to_date_model()
-            run.keep_zeros()
+            self._run.keep_zeros()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the state of pruning to `logs`."""
@@ -240,6 +242,7 @@ class PruningScheduler(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Removes the selected units, if the run was completed."""
         self._up_to_date_model()
+        self._in_fit = False
         run = self._run
         if run is None:
             return

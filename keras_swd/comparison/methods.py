@@ -17,6 +17,7 @@ import numpy as np
 from keras_swd.callbacks.pruning_scheduler import PruningScheduler
 from keras_swd.configured import Configured
 from keras_swd.rebuilding import with_regularizer
+from keras_swd.references import by_reference
 from keras_swd.regularizers.base import PruningRegularizer
 
 #: A function of `build_model`, `fit` and the sparsity, which returns numbers.
@@ -41,7 +42,9 @@ def as_function(name: str, method: Any) -> Method:
     if isinstance(method, PruningRegularizer):
         cls = type(method)
         registered = keras.saving.get_registered_name(cls)
-        return functools.partial(_prune, cls, registered, method.arguments())
+        with by_reference() as parts:
+            config = method.get_config()
+        return functools.partial(_prune, cls, registered, config, parts)
     if callable(method) and not inspect.isclass(method):
         return method
     raise ValueError(
@@ -56,12 +59,14 @@ def _train(build_model, fit, sparsity):
     return fit(build_model(), [])
 
 
-def _prune(cls, registered, arguments, build_model, fit, sparsity):
+def _prune(cls, registered, config, parts, build_model, fit, sparsity):
     package, _, name = registered.rpartition(">")
     if package and keras.saving.get_registered_object(registered) is not cls:
         # The class of a user's program, in a process that did not run it.
         keras.saving.register_keras_serializable(package, name)(cls)
-    model = with_regularizer(build_model(), cls(**arguments))
+    with by_reference(parts):
+        regularizer = cls.from_config(config)
+    model = with_regularizer(build_model(), regularizer)
     return fit(model, [PruningScheduler(sparsity)])
 
 

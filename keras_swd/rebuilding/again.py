@@ -42,10 +42,12 @@ def build_again(
             raise cannot_build(model, error) from error
     if len(twin.weights) != len(model.weights):
         raise ValueError(
-            f"Model {model.name!r} cannot be built again: models within it "
-            "share layers with each other, or with a layer around one of them, "
-            "and Keras' configuration makes several of each. Let one model "
-            "within it hold them, and return all outputs that are needed."
+            f"Model {model.name!r} cannot be built again: it has "
+            f"{len(model.weights)} weights, and what its configuration makes "
+            f"has {len(twin.weights)}. Models within it share layers with each "
+            "other, or layers have weights that `get_config()` does not tell. "
+            "Let one model within it hold what is shared, and return all "
+            "outputs that are needed."
         )
     copy_state(model, twin)
     return twin
@@ -120,9 +122,8 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     """Lets configurations that are made and read within stand for layers.
 
     Keras knows their own classes then, and functions that they were given, as
-    activations are. It finds both by their names, so each gets one that no
-    other has, for the time being: functions of one factory share theirs, and of
-    a lambda Keras would copy the code without what is around it.
+    activations are. It finds both by their names. So where these tell nothing,
+    as of functions of one factory, each gets one of its own for the time being.
     """
     # Keras has it in no public place.
     from keras.src.saving.serialization_lib import SafeModeScope
@@ -139,7 +140,7 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
             if not _is_own(part) or part in own.values():
                 continue
             name = part.__name__
-            if name in own or not inspect.isclass(part):
+            if name in own or _hides_its_own(part):
                 name = f"{name} {len(own)}"
             own[name] = part
     before = [(part, part.__name__) for part in own.values()]
@@ -153,6 +154,17 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
     finally:
         for part, name in before:
             part.__name__ = name
+
+
+def _hides_its_own(part: Any) -> bool:
+    """Whether Keras would take something else for a function.
+
+    Of a lambda it copies the code, without what is around it.
+    """
+    if inspect.isclass(part):
+        return False
+    name = part.__name__
+    return name == "<lambda>" or hasattr(keras.activations, name)
 
 
 def _is_own(part: Any) -> bool:

@@ -32,6 +32,8 @@ def compile_alike(
     """
     try:
         arguments = _compilation(twin, model)
+        if plain:
+            arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
     except Exception as error:  # also of a class of the user's
         warnings.warn(
             f"Model {model.name!r} was not compiled again: {error}. Call "
@@ -39,8 +41,6 @@ def compile_alike(
             stacklevel=stacklevel,
         )
         return
-    if plain:
-        arguments["optimizer"] = plain_optimizer(arguments["optimizer"])
     twin.compile(**arguments)
 
 

@@ -23,7 +23,9 @@ class Exclusion:
         exclude: Iterable[str | keras.layers.Layer],
     ):
         given = _as_list(exclude)
-        trails = {id(layer): trail for layer, trail in walk(model)}
+        trails: dict[int, str] = {}
+        for layer, trail in walk(model):
+            trails.setdefault(id(layer), trail)
         self._model = model.name
         self._names = {e for e in given if isinstance(e, str)}
         self._trails = {

@@ -14,7 +14,7 @@ from keras_swd.backend.held import Held
 from keras_swd.backend.hostcall import HostCall
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
-from keras_swd.references import by_reference, deserialize, serialize
+from keras_swd.references import serialize
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
 from keras_swd.regularizers.selectors import ControlSlice
@@ -275,22 +275,15 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
             "criterion": serialize(self.criterion),
         }
 
-    def arguments(self) -> dict:
-        """Returns the constructor's arguments, its parts as they are."""
-        with by_reference():
-            config = self.get_config()
-            return _with_parts(config)
-
     @classmethod
     def from_config(cls, config: dict):
         """Builds a regularizer from what `get_config()` returned."""
-        return cls(**_with_parts(config))
-
-
-def _with_parts(config: dict) -> dict:
-    """A regularizer's configuration with its parts in place of theirs."""
-    parts = {n: deserialize(config[n]) for n in PARTS if n in config}
-    return {**config, **parts}
+        config = dict(config)
+        for name in PARTS:
+            if isinstance(config.get(name), dict):
+                part = keras.saving.deserialize_keras_object(config[name])
+                config[name] = part
+        return cls(**config)
 
 
 class Controls:

@@ -109,10 +109,9 @@ class ThresholdTraining(OptimizerPart):
         """Returns the gradient of `sum((density - left)**2)`, `(kernels,)`.
 
         Densities are counted. The slope of one is that of normal weights of the
-        same density. Where
-        the weights are normal it is the published one, the slope at the
-        threshold itself. Others have longer tails: at their threshold normal
-        weights would be gone, and with them the slope.
+        same density. Where the weights are normal it is the published one, the
+        slope at the threshold itself. Others have longer tails: at their
+        threshold normal weights would be gone, and with them the slope.
         """
         densities = self.densities()
         sizes = np.array([math.prod(k.shape) for k in self.kernels])

@@ -44,7 +44,7 @@ def _twin(operation: Any, cut: Cut, twins: dict[Any, Any]) -> Any:
         elif function is not None:
             twins[operation] = _functional(operation, function, cut, twins)
         elif isinstance(operation, keras.layers.Lambda):
-            # Its function may not survive a configuration; it has no state.
+            # It has no state, and its function may have no configuration.
             twins[operation] = operation
         else:
             twins[operation] = _alone(operation, cut)

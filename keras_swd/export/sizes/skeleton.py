@@ -182,10 +182,10 @@ def _leaves(layer: Any) -> Iterator[Any]:
         inner = [x for x in all_layers(part) if x is not part]
         within = {id(weight) for x in inner for weight in x.weights}
         own = any(id(weight) not in within for weight in part.weights)
-        if inner and not (own and not within):
-            yield from _leaves(part)
-        else:
+        if own or not inner:
             yield part
+        if within or not own:
+            yield from _leaves(part)
 
 
 def _next(graph: Graph, index: int, wanted: Callable[[Any], bool]) -> set[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_swd.coupling.weights import kind_of
 from keras_swd.export.speed.clusters import find_clusters, find_leaks
 from keras_swd.export.speed.graph import follow
 from keras_swd.export.speed.runtimes import (
@@ -219,6 +220,18 @@ def explain_speed(
         obstacles=tuple(o for cluster in counting for o in cluster.obstacles),
         leaks=tuple(leaks),
     )
+
+
+def hides_layers(model: Any) -> bool:
+    """Whether the graph of a model does not tell all that it computes.
+
+    Code of the user's own may call any layers, and tf_keras has other ones.
+
+    Args:
+        model: Built Keras or tf_keras model.
+    """
+    graph = follow(model) if isinstance(model, keras.Model) else None
+    return graph is None or not all(kind_of(s.layer) for s in graph.steps)
 
 
 def _speed(path: str, layer: Any, finding: Finding) -> LayerSpeed:

@@ -11,8 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.coupling.graph import graph_of
-from keras_swd.export.speed.verdicts import explain_speed
+from keras_swd.export.speed.verdicts import explain_speed, hides_layers
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.flatbuffer import operator_counts, stored_tensors
 from keras_swd.export.tflite.modes import find_mode
@@ -202,8 +201,7 @@ def _misread_on_arm(request: Request) -> tuple[str, ...]:
 
 def _may_be_misread(content: bytes, request: Request) -> bool:
     """Whether a sparse file of a model without a graph may be wrong on ARM."""
-    model = request.reference.model
-    known = not signature.is_tf_keras(model) and graph_of(model) is not None
+    known = not hides_layers(request.reference.model)
     if known or find_mode(request.quantization).integers:
         return False
     pointwise = any(
