@@ -1075,6 +1075,7 @@ def test_a_train_step_that_leaves_a_layer_out():
 
 
 @jax_only
+@short_run
 def test_a_regularizer_that_no_layer_holds_is_refused():
     class Own(layers.Layer):
         def build(self, shape):
