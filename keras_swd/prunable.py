@@ -12,10 +12,10 @@ from keras_swd.coupling.following import follow
 from keras_swd.coupling.liveness import find_live
 from keras_swd.models import check_built
 from keras_swd.regularizers.base import (
-    Controls,
     PruningRegularizer,
     pruning_regularizer,
 )
+from keras_swd.regularizers.controls import Controls
 from keras_swd.regularizers.selectors import ControlSlice
 from keras_swd.targets.aims import Aim, find_aims
 from keras_swd.targets.budgets import Budget

@@ -1,7 +1,6 @@
 """The frame of all methods that prune by regularization."""
 
 import inspect
-import weakref
 from collections.abc import Hashable, Sequence
 
 import keras
@@ -11,10 +10,10 @@ from keras import ops
 from keras_swd.allocation import Allocation
 from keras_swd.arguments import check_sparsity
 from keras_swd.backend.held import Held
-from keras_swd.backend.hostcall import HostCall
 from keras_swd.criteria import Magnitude
 from keras_swd.granularity import Granularity, Unstructured
 from keras_swd.references import serialize
+from keras_swd.regularizers.controls import Controls
 from keras_swd.regularizers.part import OptimizerPart
 from keras_swd.regularizers.plan import Plan
 from keras_swd.regularizers.selectors import ControlSlice
@@ -207,7 +206,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         kernels: Sequence[keras.Variable],
         uses: Sequence[ControlSlice],
         model: keras.Model,
-    ) -> tuple["Controls", bool]:
+    ) -> tuple[Controls, bool]:
         """Gives each kernel a view of this instance, with its own controls.
 
         Args:
@@ -284,66 +283,6 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
                 part = keras.saving.deserialize_keras_object(config[name])
                 config[name] = part
         return cls(**config)
-
-
-class Controls:
-    """The strength, and what selects the units of some kernels, for a step.
-
-    The two are held apart: a selection that is made once may be as large as
-    the kernels, and is written once. Steps that can ask for them do not read
-    what is held.
-
-    Args:
-        size: Integer, how many numbers select.
-    """
-
-    def __init__(self, size: int):
-        self.size = size
-        self.strength = Held(0.0, name="strength")
-        self.selection = Held(nothing(size), name="selection")
-        #: The models whose compiled steps read these.
-        self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
-        #: The `HostCall` of steps built now; where these start in its answer.
-        self.call: HostCall | None = None
-        self.start = 0
-        #: The `HostCall` of each model.
-        self.calls: weakref.WeakKeyDictionary[keras.Model, HostCall] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    def tensors(self):
-        """Returns the strength and the selection, for what is being built."""
-        numbers = None if self.call is None else self.call.tensor()
-        if numbers is None:
-            return tuple(
-                ops.convert_to_tensor(held.state)
-                for held in (self.strength, self.selection)
-            )
-        own = numbers[self.start : self.start + 1 + self.size]
-        return own[0], own[1:]
-
-    def idle(self) -> np.ndarray:
-        """Returns the strength and the selection with which nothing goes."""
-        return np.append(np.float32(0.0), nothing(self.size))
-
-    def set(
-        self,
-        strength: float,
-        selection: Sequence[float] | np.ndarray | None = None,
-    ) -> None:
-        """Sets what the coming step sees; None leaves the selection alone."""
-        self.strength.assign(strength)
-        if selection is not None:
-            self.selection.assign(selection)
-
-    def release(self) -> None:
-        """Selects nothing: what follows is plain weight decay."""
-        self.set(0.0, nothing(self.size))
-
-
-def nothing(size: int) -> np.ndarray:
-    """Returns controls with which nothing is selected."""
-    return np.full(size, -1.0, "float32")
 
 
 class KernelView(keras.regularizers.Regularizer):
