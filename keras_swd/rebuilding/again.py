@@ -140,7 +140,7 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
             if not _is_own(part) or part in own.values():
                 continue
             name = part.__name__
-            if name in own or _hides_its_own(part):
+            if name in own or _needs_another_name(part):
                 name = f"{name} {len(own)}"
             own[name] = part
     before = [(part, part.__name__) for part in own.values()]
@@ -156,7 +156,7 @@ def copying(*layers: keras.layers.Layer) -> Iterator[None]:
             part.__name__ = name
 
 
-def _hides_its_own(part: Any) -> bool:
+def _needs_another_name(part: Any) -> bool:
     """Whether Keras would take something else for a function.
 
     Of a lambda it copies the code, without what is around it.

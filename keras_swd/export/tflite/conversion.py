@@ -41,8 +41,8 @@ MISREAD = (
     "of this network with their data in another order, and misreads the "
     "result of {}."
 )
-#: The same, where no graph tells.
-UNKNOWN = (
+#: Where the model's graph does not tell whether it does.
+MAY_BE_MISREAD = (
     "The file has sparse 1×1 convolutions and a mean over pixels. On ARM "
     "processors LiteRT may run these with their data in another order, and the "
     "graph of this model does not tell. Pass a functional model of Keras 3."
@@ -187,7 +187,7 @@ def _convert_saved(
     except Exception as error:
         return _failed(sparse, error)
     if sparse and _may_be_misread(content, request):
-        return Candidate(sparse, None, UNKNOWN)
+        return Candidate(sparse, None, MAY_BE_MISREAD)
     return Candidate(sparse, content)
 
 

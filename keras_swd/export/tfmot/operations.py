@@ -25,8 +25,8 @@ AFFINE: dict[str, Callable[[float], tuple[float, float]]] = {
     "Divide": lambda number: (1.0 / number, 0.0),
     "TrueDivide": lambda number: (1.0 / number, 0.0),
 }
-#: Arguments that a function of tf_keras' has no more than by default.
-DEFAULTS = {"approximate": False, "axis": -1}
+#: Arguments of Keras' functions that have one value in those of tf_keras.
+FIXED = {"approximate": False, "axis": -1}
 
 
 def equal_operation(operation: Any) -> Callable[..., Any]:
@@ -53,7 +53,7 @@ def equal_operation(operation: Any) -> Callable[..., Any]:
         return layers.LeakyReLU(alpha=operation.negative_slope, name=name)
     if kind == "Softmax":
         return layers.Softmax(axis=operation.axis, name=name)
-    if any(getattr(operation, n, v) != v for n, v in DEFAULTS.items()):
+    if any(getattr(operation, n, v) != v for n, v in FIXED.items()):
         raise _no_equal(kind, name)
     if kind in MERGING | set(AFFINE):
         return lambda first, second: _arithmetic(kind, name, first, second)
