@@ -85,11 +85,11 @@ class _Growth(Schedule):
         begin: float = 0.0,
         finish: float = 1.0,
     ):
-        self.start = check_positive("start", start)
+        self.start = check_not_negative("start", start)
         self.end = check_positive("end", end)
         if self.start > self.end:
             raise ValueError(
-                "Argument `start` must not exceed `end`: the strength grows. "
+                "Argument `start` must not exceed `end`: schedules grow. "
                 f"Received: start={start}, end={end}."
             )
         self.begin = check_progress("begin", begin)
@@ -123,8 +123,8 @@ class Linear(_Growth):
     `(progress - begin) / (finish - begin)` within [0, 1].
 
     Args:
-        start: Float > 0, the value until `begin`.
-        end: Float >= `start`, the value from `finish` on.
+        start: Float >= 0, the value until `begin`.
+        end: Float > 0, at least `start`, the value from `finish` on.
         begin: Float in [0, 1), the progress at which growth begins.
             Defaults to `0.0`.
         finish: Float in (0, 1], the progress at which growth ends.
@@ -173,6 +173,17 @@ class Exponential(_Growth):
         is ours.
     """
 
+    def __init__(
+        self,
+        start: float,
+        end: float,
+        *,
+        begin: float = 0.0,
+        finish: float = 1.0,
+    ):
+        check_positive("start", start)
+        super().__init__(start, end, begin=begin, finish=finish)
+
     def __call__(self, progress: float) -> float:
         """Returns the value at `progress`."""
         factor = self.end / self.start
@@ -188,8 +199,8 @@ class Polynomial(_Growth):
     `power=3` this is the ramp of gradual magnitude pruning.
 
     Args:
-        start: Float > 0, the value until `begin`.
-        end: Float >= `start`, the value from `finish` on.
+        start: Float >= 0, the value until `begin`.
+        end: Float > 0, at least `start`, the value from `finish` on.
         power: Float > 0. Defaults to `3.0`.
         begin: Float in [0, 1), the progress at which growth begins.
             Defaults to `0.0`.

@@ -77,16 +77,21 @@ def test_a_weight_decay_that_is_none(weight_decay, shown):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.0, 1.0), r"`start`.*greater than 0.*start=0\.0"),
-        ((-1.0, 1.0), r"`start`.*greater than 0.*start=-1\.0"),
+        ((-1.0, 1.0), r"`start`.*greater.*start=-1\.0"),
         ((0.1, 0.0), r"`end`.*greater than 0.*end=0\.0"),
         ((0.1, math.inf), "`end`.*end=inf"),
         ((2.0, 1.0), r"`start`.*`end`.*start=2\.0, end=1\.0"),
     ],
 )
-def test_a_strength_that_is_not_positive_or_falls(schedule, arguments, message):
+def test_a_strength_that_is_negative_or_falls(schedule, arguments, message):
     with pytest.raises(ValueError, match=message):
         schedule(*arguments)
+
+
+def test_a_strength_that_grows_by_factors_from_nothing():
+    message = r"`start`.*greater than 0.*start=0\.0"
+    with pytest.raises(ValueError, match=message):
+        Exponential(0.0, 1.0)
 
 
 @pytest.mark.parametrize("schedule", [Linear, Exponential, Polynomial])

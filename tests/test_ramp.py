@@ -109,6 +109,21 @@ def test_the_part_of_the_ramp_is_decayed_and_no_more():
     assert selected == round(SPARSITY * size)
 
 
+def test_a_ramp_from_zero_leaves_its_beginning_to_plain_decay():
+    ramp = Polynomial(0.0, 1.0, begin=1 / EPOCHS, finish=2 / EPOCHS)
+    model = network(SelectiveWeightDecay(DECAY))
+    history, seen = train(model, scheduler(ramp))
+    for before, after in itertools.pairwise(seen[: STEPS + 1]):
+        np.testing.assert_allclose(
+            after, before * (1.0 - RATE * DECAY), rtol=1e-5
+        )
+    assert history["sparsity"][0] == 0.0
+    assert history["swd_residual"][0] == 0.0
+    assert history["swd_threshold"][0] == -1.0
+    weights = np.concatenate([w.ravel() for w in model.get_weights()])
+    assert np.count_nonzero(weights == 0.0) == round(SPARSITY * weights.size)
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(
@@ -271,8 +286,9 @@ def test_methods_with_a_plan_of_their_own_refuse_it(method, named):
 
 
 @short_run
+@pytest.mark.parametrize("start", [0.0, 0.1])
 @pytest.mark.parametrize("budget", [Parameters(0.5), Operations(0.5)], ids=repr)
-def test_budgets_are_met_in_parts(budget):
+def test_budgets_are_met_in_parts(budget, start):
     channels = keras_swd.CoupledChannels(kernels=True)
     swd = SelectiveWeightDecay(0.01, granularity=channels)
     model = keras.Sequential(
@@ -283,8 +299,8 @@ def test_budgets_are_met_in_parts(budget):
             layers.Dense(3),
         ]
     )
-    ramp = Linear(0.1, 1.0, begin=0.6, finish=0.7)
-    model.compile(keras.optimizers.SGD(RATE), "mse")
+    ramp = Linear(start, 1.0, begin=0.6, finish=0.7)
+    model.compile(keras.optimizers.SGD(0.1 * RATE), "mse")
     history = model.fit(
         np.ones((8, 6)),
         np.ones((8, 3)),
@@ -294,4 +310,5 @@ def test_budgets_are_met_in_parts(budget):
         callbacks=[scheduler(ramp, budget)],
     )
     first, last = history.history["sparsity"]
-    assert 0.0 < first < 0.3 < last
+    assert (first > 0.0) == (start > 0.0)
+    assert first < 0.3 < last

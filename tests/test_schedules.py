@@ -18,12 +18,16 @@ shares = st.floats(0.0, 1.0)
         (Linear(1.0, 5.0), 0.25, 2.0),
         (Linear(1.0, 5.0, begin=0.5), 0.5, 1.0),
         (Linear(1.0, 5.0, begin=0.5), 0.75, 3.0),
+        (Linear(0.0, 1.0, begin=0.2, finish=0.6), 0.2, 0.0),
+        (Linear(0.0, 1.0, begin=0.2, finish=0.6), 0.3, 0.25),
         (Exponential(0.1, 1000.0, finish=0.5), 0.25, 10.0),
         (Exponential(0.1, 1e5), 1 / 3, 10.0),
         (Exponential(0.1, 1e5), 0.5, 100.0),
         (Exponential(1.0, 100.0, begin=0.2, finish=0.6), 0.4, 10.0),
         (Polynomial(1.0, 9.0, power=2.0), 0.5, 7.0),
         (Polynomial(1.0, 9.0, power=1.0, finish=0.5), 0.25, 5.0),
+        (Polynomial(0.0, 1.0, begin=0.5), 0.5, 0.0),
+        (Polynomial(0.0, 1.0, begin=0.5), 0.75, 0.875),
     ],
 )
 def test_values_by_hand(schedule, progress, expected):
@@ -67,7 +71,8 @@ def test_config_survives_a_round_trip(schedule):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start": 0.0, "end": 1.0}, "`start`.*greater than 0.*start=0.0"),
+        ({"start": -0.1, "end": 1.0}, "`start`.*greater.*start=-0.1"),
+        ({"start": 0.0, "end": 0.0}, "`(start|end)`.*greater than 0.*=0.0"),
         ({"start": 1.0, "end": -1.0}, "`end`.*greater than 0.*end=-1.0"),
         ({"start": 2.0, "end": 1.0}, "`start` must not exceed `end`"),
         ({"start": 1, "end": math.nan}, "`end`.*end=nan"),

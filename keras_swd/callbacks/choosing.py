@@ -90,7 +90,7 @@ class Renewed:
         """Returns a mask for each weight, as the weights are now.
 
         Args:
-            share: Float in (0, 1], the part of the target that goes. Defaults
+            share: Float in [0, 1], the part of the target that goes. Defaults
                 to the part that is chosen now.
         """
         share = self.share if share is None else share
@@ -235,7 +235,7 @@ def check_ramp(ramp, by: float) -> Schedule:
     raise ValueError(
         "Argument `ramp` must be a keras_swd schedule that reaches 1, all of "
         f"the target, at progress {by:g}, when units are removed, e.g. "
-        "keras_swd.Polynomial(0.1, 1.0, finish=0.6). "
+        "keras_swd.Polynomial(0.0, 1.0, begin=0.2, finish=0.7). "
         f"Received: ramp={ramp!r}."
     )
 

@@ -95,12 +95,12 @@ class PruningScheduler(keras.callbacks.Callback):
             Defaults to the method's own time, usually the end.
         ramp: A `Schedule`, the part of the target that is selected, as a
             function of progress; it must reach 1. With
-            `Polynomial(0.1, 1.0, finish=0.6)` that is a tenth at first, and
-            all from 60 % of the run on, which gives the last weights to go
-            time to prove their worth; let the strength start high then. For
-            methods that select anew at every step. Until then the logs tell of
-            that part, `accuracy_if_removed` too. Defaults to `None`, all of
-            the target at once, as in the paper.
+            `Polynomial(0.0, 1.0, begin=0.2, finish=0.7)` that is nothing at
+            first, and all from 70 % of the run on, which gives the last
+            weights to go time to prove their worth; let the strength start
+            high then. For methods that select anew at every step. Until then
+            the logs tell of that part, `accuracy_if_removed` too. Defaults to
+            `None`, all of the target at once, as in the paper.
 
     Raises:
         ValueError: If an argument is out of range; at the start of `fit`, if no

@@ -87,7 +87,7 @@ class Target:
         A limit is met by the least share of units that is found for it now.
 
         Args:
-            share: Float in (0, 1], the part of each target that is meant.
+            share: Float in [0, 1], the part of each target that is meant.
                 Defaults to `1.0`.
 
         Returns:
@@ -177,7 +177,8 @@ def _part(target: float | Budget, share: float) -> float | Budget:
     if share == 1.0:
         return target
     if isinstance(target, Budget):
-        return type(target)(left=1.0 - (1.0 - target.left) * share)
+        left = 1.0 - (1.0 - target.left) * share
+        return type(target)(left) if left < 1.0 else 0.0
     return target * share
 
 
