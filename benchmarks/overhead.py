@@ -8,8 +8,10 @@ nothing and only writes them.
 Each network trains in turns: plain, with `keras.regularizers.L2`, with SWD
 renewed at every step, and, under tf_keras, plain and with tfmot's
 `prune_low_magnitude`, its masks renewed at every hundredth step (its default)
-and at every step, which is slow: it has fewer steps and fewer rounds. A ratio
-compares two turns of one round; the table shows the median of all rounds.
+and at every step, which is slow: it has fewer steps and fewer rounds. Each
+round has an order of its own, since a turn is slower or faster after some than
+after others. A ratio compares two turns of one round; the table shows the
+median of all rounds.
 """
 
 import argparse
@@ -140,10 +142,10 @@ def measure_steps(name, optimizer, rounds):
     turns |= tfmot_turns(build, optimizer, data, steps)
     for turn in turns.values():
         turn()
-    seen = [
-        {k: turn() for k, turn in turns.items() if k != SLOW or i < FEW}
-        for i in range(rounds)
-    ]
+    seen = []
+    for i in range(rounds):
+        due = [k for k in turns if k != SLOW or i < FEW]
+        seen.append({k: turns[k]() for k in rng.permutation(due).tolist()})
 
     def ratio(one, other):
         return statistics.median(s[one] / s[other] for s in seen if one in s)
