@@ -177,7 +177,7 @@ def accuracy_table(found):
 
     def cell(key):
         accuracy, _ = np.array(runs[key]).T
-        return f"{accuracy.mean():.2%} ± {accuracy.std():.2%}"
+        return f"{accuracy.mean():.2%} ± {accuracy.std(ddof=1):.2%}"
 
     sparsities = [s for s in SHARES if all(f"{m} {s}" in runs for m in METHODS)]
     rows = []

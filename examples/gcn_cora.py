@@ -107,6 +107,12 @@ def train(method, sparsity, seed):
     return float(right[data.mask_te].mean()), int(nonzeros)
 
 
+def spread(accuracy):
+    """Sample standard deviation over the last axis, the seeds."""
+    seeds = accuracy.shape[-1]
+    return accuracy.std(-1, ddof=1 if seeds > 1 else 0)
+
+
 def save():
     """Writes the file whole, or leaves the one that was there."""
     unfinished = Path(f"{args.json}.part")
@@ -133,7 +139,7 @@ for method, sparsity in grid:
     accuracy, nonzeros = np.array(runs[: args.seeds]).T
     print(
         f"{method:21} {sparsity:4.0%}  accuracy {accuracy.mean():.2%} "
-        f"± {accuracy.std():.2%}  non-zeros {nonzeros.mean():8,.0f}"
+        f"± {spread(accuracy):.2%}  non-zeros {nonzeros.mean():8,.0f}"
     )
 
 left = [100 * (1 - sparsity) for sparsity in args.sparsities]
@@ -142,7 +148,7 @@ for method in args.methods:
         results["runs"][f"{method} {s}"][: args.seeds] for s in args.sparsities
     ]
     accuracy = 100 * np.array(runs)[:, :, 0]
-    plt.errorbar(left, accuracy.mean(1), accuracy.std(1), label=method)
+    plt.errorbar(left, accuracy.mean(1), spread(accuracy), label=method)
 dense = 100 * np.mean(results["runs"]["dense 0.0"], axis=0)[0]
 plt.axhline(dense, color="gray", linestyle="dashed", label="dense")
 plt.xscale("log")

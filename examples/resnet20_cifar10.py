@@ -4,7 +4,7 @@ python examples/resnet20_cifar10.py --data-dir ~/tensorflow_datasets --json FILE
 
 `--method` compares: `swd` decays the channels that are to go; `slimming` pulls
 all scales to zero, removes the lowest halfway and trains on; `narrow`
-trains a network that is narrower from the start.
+trains a network that is narrower from the start; `dense` the whole one.
 """
 
 import argparse

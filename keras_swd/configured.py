@@ -37,6 +37,20 @@ class Configured:
         return hash(repr(self))
 
 
+def expression(thing: Any) -> str:
+    """Returns the code that makes an object anew, for a message.
+
+    Example:
+
+    >>> expression(keras_swd.Constant(2.0)), expression(0.5)
+    ('keras_swd.Constant(value=2.0)', '0.5')
+    """
+    package, own = (
+        kind.__module__.partition(".")[0] for kind in (type(thing), Configured)
+    )
+    return f"{own}.{thing!r}" if package == own else repr(thing)
+
+
 def configuration(thing: Any) -> Any:
     """Returns an object as Keras serializes it, or no more than its class.
 

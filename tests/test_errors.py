@@ -337,8 +337,8 @@ def test_a_run_that_ends_early_says_what_to_do():
         UserWarning,
         match=r"ended at 25% of its schedule, so nothing was removed; selected "
         r"weights still hold [\d.e-]+ of the squared norm.*`initial_epoch`.*"
-        r"`keras_swd.remove\(model, sparsity=0\.7, allocation=LAMP\(\)\)`"
-        ".*accuracy",
+        r"`keras_swd.remove\(model, sparsity=0\.7, "
+        r"allocation=keras_swd\.LAMP\(\)\)`.*accuracy",
     ):
         fit(network, scheduler(), StopAfter(0), epochs=4)
     assert all(np.count_nonzero(w) == w.size for w in network.get_weights())

@@ -754,7 +754,7 @@ def test_a_run_that_stops_early_warns_and_removes_nothing():
         UserWarning,
         match=r"ended at 67% .*nothing was removed.*`initial_epoch`.*"
         rf"keras_swd.remove\(model, sparsity={SPARSITY}, "
-        r"allocation=GlobalRanking\(\)\)",
+        r"allocation=keras_swd\.GlobalRanking\(\)\)",
     ):
         model.fit(
             *lit(),

@@ -127,10 +127,10 @@ def instability(optimizer, decay: float) -> str | None:
     if rate * decay <= SAFE * limit:
         return None
     return (
-        f"Selected weights will decay by {rate * decay:.2g} a step (learning "
-        f"rate times strength times weight decay); from {limit:.2g} on this "
-        "optimizer diverges. Lower the end of the schedule or the learning "
-        "rate."
+        f"Selected weights will decay by {rate * decay:.2g} a step, the "
+        f"learning rate times their decay; from {limit:.2g} on this optimizer "
+        "diverges. Lower the end of the schedule (of GReg1 and GReg2, their "
+        "`ceiling`) or the learning rate."
     )
 
 

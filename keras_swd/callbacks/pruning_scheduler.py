@@ -15,7 +15,7 @@ from keras_swd.arguments import (
 from keras_swd.backend.host import read
 from keras_swd.callbacks.choosing import check_ramp
 from keras_swd.callbacks.run import Run
-from keras_swd.configured import configuration
+from keras_swd.configured import configuration, expression
 from keras_swd.models import is_built
 from keras_swd.optimizers import inner_optimizer
 from keras_swd.removal import metrics_if_removed
@@ -261,9 +261,8 @@ class PruningScheduler(keras.callbacks.Callback):
                 f"The run ended at {self._done:.0%} of its schedule, so "
                 f"{removed} was removed; selected weights still hold "
                 f"{residual:.2g} of the squared norm. Train on with "
-                "`initial_epoch`, or call `keras_swd.remove(model, "
-                f"sparsity={self.sparsity}, allocation={self.allocation})` "
-                "and check the accuracy.",
+                f"`initial_epoch`, or call `{self._removal()}` and check the "
+                "accuracy.",
                 stacklevel=2,
             )
 
@@ -273,10 +272,16 @@ class PruningScheduler(keras.callbacks.Callback):
             warnings.warn(
                 "No step was left to run, so nothing was removed; selected "
                 f"weights hold {residual:.2g} of the squared norm. Call "
-                f"`keras_swd.remove(model, sparsity={self.sparsity}, "
-                f"allocation={self.allocation})`.",
+                f"`{self._removal()}`.",
                 stacklevel=3,
             )
+
+    def _removal(self) -> str:
+        """The call that removes what this callback did not."""
+        return (
+            f"keras_swd.remove(model, sparsity={expression(self.sparsity)}, "
+            f"allocation={expression(self.allocation)})"
+        )
 
     def masks(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """Returns the weights that are pruned and what removal leaves of them.
