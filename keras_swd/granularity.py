@@ -197,6 +197,19 @@ class CoupledChannels(Granularity):
         may_empty: Boolean, whether a layer may lose all its channels. Defaults
             to `False`.
 
+    Example:
+
+    >>> swd = keras_swd.SelectiveWeightDecay(
+    ...     granularity=CoupledChannels(kernels=True)
+    ... )
+    >>> model = keras.Sequential([keras.Input((4,))])
+    >>> model.add(keras.layers.Dense(8))
+    >>> model.add(keras.layers.Dense(2))
+    >>> model = keras_swd.with_regularizer(model, swd)
+    >>> _ = keras_swd.remove(model, 0.5)
+    >>> [layer.units for layer in keras_swd.shrink(model).layers]
+    [4, 2]
+
     Reference:
         Tessier et al. 2022, arXiv 2011.10520: structured pruning, of which
         `kernels=True` is the form that also decays filters. One ranking over

@@ -24,6 +24,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     class MyPruning(keras_swd.PruningOptimizer, MyOptimizer):
         pass
     ```
+
+    Raises:
+        ValueError: When it is built, if such a regularizer is on embeddings or
+            there are several replicas; in a step, if such a kernel has no
+            gradient.
     """
 
     #: What works in this optimizer, once it is built.
