@@ -130,9 +130,9 @@ class LAMP(Allocation):
         squares = np.square(np.sort(scores), dtype="float64")
         remaining = np.cumsum(squares[::-1])[::-1]
         shares = np.zeros_like(squares)
-        with np.errstate(invalid="ignore"):  # what diverged has no shares
-            np.divide(squares, remaining, out=shares, where=squares > 0)
-        return shares
+        # What diverged has no shares: infinity is no part of infinity.
+        shared = (squares > 0) & np.isfinite(remaining)
+        return np.divide(squares, remaining, out=shares, where=shared)
 
 
 @keras.saving.register_keras_serializable("keras_swd")

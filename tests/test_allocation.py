@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -41,6 +43,15 @@ def test_counts_meet_the_target_exactly(allocation, arrays, sparsity):
         assert got == [round(sparsity * n) for n in sizes]
     else:
         assert sum(got) == round(sparsity * sum(sizes))
+
+
+@pytest.mark.parametrize("diverged", [math.inf, math.nan])
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_what_diverged_takes_no_counts_below_zero(diverged, sparsity):
+    arrays = [np.array([1.0, diverged, 3.0, 2.0]), np.arange(1.0, 7.0)]
+    got = counts(LAMP(), arrays, sparsity)
+    assert min(got) >= 0
+    assert sum(got) == round(sparsity * 10)
 
 
 @given(arrays=kernels, sparsity=sparsities)

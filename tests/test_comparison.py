@@ -477,6 +477,10 @@ def test_what_a_run_returns_is_checked(tmp_path, numbers):
             {"methods": {"a": keras_swd.SelectiveWeightDecay}},
             r"`methods` must hold.*methods\['a'\]=<class",
         ),
+        (
+            {"methods": {"a": keras_swd.SelectiveWeightDecay(sparsity=0.5)}},
+            r"target of its own.*methods\['a'\] with sparsity=0.5",
+        ),
         ({"methods": {"a/b": None}}, "become names of files.*'a/b'"),
         ({"methods": {".a": None}}, "become names of files"),
         ({"sparsities": [0.0]}, "`sparsities` must hold.*None"),

@@ -375,6 +375,15 @@ def test_a_step_that_would_be_unstable_is_reported():
         fit(model(), strong)
 
 
+def test_a_kernel_is_reported_though_counts_were_found_before_it_was_time():
+    growing = Exponential(0.1, 500.0, finish=0.5)
+    with pytest.warns(UserWarning, match="is about to keep 0 of its 24"):
+        fit(
+            model(second=swd(sparsity=0.99)),
+            PruningScheduler(0.7, growing, reallocations=1),
+        )
+
+
 def test_a_kernel_that_would_lose_nearly_everything_is_reported():
     with pytest.warns(
         UserWarning, match=r"Kernel '.*kernel' is about to keep 0 of its 24"

@@ -257,6 +257,37 @@ def test_it_ends_with_the_last_weights_above_the_floor():
     assert zeros(model) == 16
 
 
+class Restore(keras.callbacks.Callback):
+    """Puts the weights of the beginning in place at the end."""
+
+    def on_train_begin(self, logs=None):
+        self.weights = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.weights)
+
+
+def test_it_ends_above_the_floor_whatever_another_callback_restores():
+    model = network(IrrelevantWeights(), (5, 8, 3))
+    with pytest.warns(UserWarning, match="before a removal.*put back"):
+        history = model.fit(
+            *data(),
+            epochs=3,
+            verbose=0,
+            callbacks=[
+                Restore(),
+                Metric(1, 1, 1),
+                FloorScheduler(0.5, share=0.5),
+            ],
+        ).history
+    assert zeros(model) / 64 == history["sparsity"][-1] > 0.1
+
+
+def test_a_metric_of_several_numbers_is_no_floor():
+    with pytest.raises(ValueError, match=r"`monitor`.*several.*average"):
+        run(np.array([0.9, 0.8]))
+
+
 def test_a_model_that_diverges_ends_with_the_last_weights_above_the_floor():
     model, _ = run(0.9, float("nan"))
     assert zeros(model) == 0

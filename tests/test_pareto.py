@@ -254,6 +254,20 @@ def test_what_was_removed_before_counts_as_zeros(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_zeros_that_a_method_hides_are_not_those_of_the_file(tmp_path):
+    model = small(keras_swd.AdaptiveSparsity())
+    model.optimizer = None
+    optimizer = keras_swd.with_pruning(keras.optimizers.SGD(0.01))
+    model.compile(optimizer, "mse", metrics=["mae"])
+    checkpoint = ParetoCheckpoint(tmp_path, data(), [0.5, 0.8], mode="min")
+    train(model, keras_swd.PruningScheduler(0.9), checkpoint)
+    assert {p.sparsity for p in checkpoint.front.points} <= {0.5, 0.8}
+    for point in checkpoint.front.points:
+        saved = checkpoint.load(point)
+        found = keras_swd.sparsity_report(saved).prunable.sparsity
+        assert found == pytest.approx(point.sparsity, abs=0.01)
+
+
 def test_what_cannot_be_foreseen_is_refused_before_training(tmp_path):
     coupled = keras_swd.CoupledChannels(kernels=True)
     model = small(SelectiveWeightDecay(granularity=coupled))

@@ -233,6 +233,18 @@ def test_the_ramp_arrives_however_seldom_counts_are_renewed(reallocations):
     assert history["sparsity"][1:] == pytest.approx([whole] * 2)
 
 
+@short_run
+def test_the_ramp_rises_however_seldom_counts_are_renewed():
+    shares = []
+    for reallocations in (1, None):
+        ramp = Linear(0.0, 1.0, begin=0.1, finish=0.7)
+        pruning = scheduler(ramp, reallocations=reallocations)
+        history, _ = train(network(SelectiveWeightDecay(DECAY)), pruning)
+        shares.append(history["sparsity"])
+    assert shares[0] == shares[1]
+    assert 0.0 < shares[0][0] < 0.5 * SPARSITY
+
+
 def test_a_run_that_stops_early_speaks_of_all_that_was_to_go():
     pruning = scheduler(Linear(0.1, 1.0, begin=0.5, finish=0.6))
     pruning.total_steps = TOTAL

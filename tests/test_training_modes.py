@@ -832,6 +832,22 @@ class Replace(keras.callbacks.Callback):
         self.model.set_weights([w + 1.0 for w in self.model.get_weights()])
 
 
+@short_run
+@pytest.mark.parametrize("remove_at", [0.5, 1.0])
+def test_weights_that_come_back_do_not_go_without_a_word(remove_at):
+    came = "from before the removal" if remove_at < 1.0 else "removed now holds"
+    model = compiled()
+    with pytest.warns(UserWarning, match=rf"{came}.*restore_best"):
+        model.fit(
+            *lit(),
+            batch_size=BATCH,
+            epochs=EPOCHS,
+            verbose=0,
+            callbacks=[Replace(), scheduler(remove_at=remove_at)],
+        )
+    assert zeros(model) == share(model)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_weights_that_still_matter_do_not_go_without_a_word():

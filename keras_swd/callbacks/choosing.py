@@ -13,6 +13,8 @@ from keras_swd.units.kernels import Choice
 
 #: Points of the run at which a ramp is looked at, to find its end.
 POINTS = 1000
+#: Steps in which a ramp rises at least, if it takes the whole run.
+STAIRS = 100
 
 
 class Renewed:
@@ -29,7 +31,7 @@ class Renewed:
     def __init__(self, prunable: Prunable, periods: int):
         self.prunable = prunable
         self.periods = periods
-        self.period: int | None = None
+        self.period: tuple[bool, int] | None = None
         #: The part of the target that is chosen, as a function of progress.
         self.ramp: Schedule = Constant(1.0)
         self.share = 1.0
@@ -71,14 +73,15 @@ class Renewed:
 
     def update(self, progress: float) -> bool:
         """Finds how many go in the coming step; returns whether that is new."""
-        period = int(progress * self.periods)
         share = self.ramp(progress)
         # All of the target is chosen as soon as the ramp allows.
-        arrived = self.share < 1.0 and math.isclose(share, 1.0)
-        if period == self.period and not arrived:
+        whole = math.isclose(share, 1.0)
+        periods = self.periods if whole else max(self.periods, STAIRS)
+        period = whole, int(progress * periods)
+        if period == self.period:
             return False
         self.period = period
-        self.share = 1.0 if math.isclose(share, 1.0) else share
+        self.share = 1.0 if whole else share
         self.counts = self.prunable.counts(self.share)
         return True
 

@@ -10,11 +10,16 @@ import numpy as np
 from keras_swd.arguments import check_positive, check_sparsity, is_number
 from keras_swd.backend.host import read
 from keras_swd.models import check_built
-from keras_swd.optimizers import build_parts
+from keras_swd.optimizers import build_parts, inner_optimizer
 from keras_swd.regularizers.irrelevance import IrrelevanceDecay
 from keras_swd.selection import removed_count
 from keras_swd.units.kernels import Kernel, KernelWithPart, find_kernels
-from keras_swd.units.masking import check_finite
+from keras_swd.units.masking import (
+    HARMLESS,
+    apply_masks,
+    check_finite,
+    share_of_norm,
+)
 
 
 class FloorScheduler(keras.callbacks.Callback):
@@ -163,6 +168,13 @@ class FloorScheduler(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         # What is unknown is above no floor.
         value = math.nan if self._is_not_validated(logs) else logs[self.monitor]
+        if np.ndim(value):
+            raise ValueError(
+                f"Argument `monitor` names {self.monitor!r}, which is several "
+                "numbers. Give the metric an average, as in "
+                "`keras.metrics.F1Score(average='macro')`. "
+                f"Received: {self.monitor}={value}."
+            )
         _ = self.model
         self._keep_zeros()
         self._values.append(float(value))
@@ -183,12 +195,28 @@ class FloorScheduler(keras.callbacks.Callback):
         model = self.model
         self._part.release()
         # Averaged weights, e.g., are put in place when the run ends.
-        self._keep_zeros()
-        self._zeros = []
+        zeros, self._zeros = self._zeros, []
+        replaced = False
+        if zeros:
+            masks = [~each for each in zeros]
+            averaged = inner_optimizer(model.optimizer).use_ema
+            came_back = share_of_norm(self._kernels, masks)
+            replaced = came_back > HARMLESS and not averaged
+            apply_masks(self._kernels, masks)
         if not self._values:
             return
+        if replaced and self._remembered is not None:
+            warnings.warn(
+                "Weights from before a removal were put in place at the end of "
+                "the run, as by `EarlyStopping(restore_best_weights=True)`, so "
+                "those of the last epoch above the floor were put back. Leave "
+                "that callback out: this one ends with weights that are above "
+                "the floor.",
+                stacklevel=2,
+            )
         # What diverged is NaN, and not above the floor.
-        if not self._values[-1] > self.floor or not self._trained:
+        is_above = self._values[-1] > self.floor
+        if replaced or not is_above or not self._trained:
             if self._remembered is None:
                 warnings.warn(self._nothing_removed(), stacklevel=2)
             else:

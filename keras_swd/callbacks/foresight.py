@@ -10,10 +10,8 @@ from keras_swd.callbacks import forecast
 from keras_swd.callbacks.choosing import Once, Renewed
 from keras_swd.callbacks.steering import Steering
 from keras_swd.prunable import Prunable
-from keras_swd.units.masking import largest_masked, share_of_norm
+from keras_swd.units.masking import HARMLESS, largest_masked, share_of_norm
 
-#: Share of the squared norm that may go unnoticed.
-HARMLESS = 0.02
 #: Share of the final strength from which on the ranking is taken seriously.
 SETTLING = 0.01
 
@@ -43,6 +41,10 @@ class Foresight:
         self.steering = steering
         self.remove_at = remove_at
         self._warned: set[str | int] = set()
+        # Whether the ranking is taken seriously.
+        self._settled = False
+        # The share of a selected weight that was warned to be left at removal.
+        self._foreseen = 0.0
 
     def warn(self, subject: str | int, message: str | None) -> None:
         """Warns, once of each subject; None says that all is well."""
@@ -50,12 +52,19 @@ class Foresight:
             self._warned.add(subject)
             warnings.warn(message, stacklevel=2)
 
-    def of_collapse(self, progress: float) -> None:
-        """Warns if a set is about to lose nearly all its units."""
+    def of_collapse(self, progress: float, renewed: bool) -> None:
+        """Warns if a set is about to lose nearly all its units.
+
+        Args:
+            progress: Float, that of the coming step.
+            renewed: Boolean, whether it is new how many units go.
+        """
+        if self._settled and not renewed:
+            return
         # While the decay is weak, the ranking still mirrors initial values.
         strongest = self.steering.strongest
-        settled = strongest(progress) >= SETTLING * strongest(1.0)
-        if settled or self.selection.final:
+        self._settled = strongest(progress) >= SETTLING * strongest(1.0)
+        if self._settled or self.selection.final:
             at_risk = self.prunable.at_risk(self.selection.counts)
             for place, message in at_risk.items():
                 self.warn(place, message)
@@ -89,16 +98,17 @@ class Foresight:
                 end=self.remove_at,
                 selected=self.selection.whole_at,
             )
-            self.warn("forecast", forecast.shortfall(left))
+            message = forecast.shortfall(left)
+            self.warn("forecast", message)
+            if left is not None and message is not None:
+                self._foreseen = max(self._foreseen, left)
 
     def of_residual(self, masks: Sequence[np.ndarray]) -> None:
         """Warns if units that are about to become zero still matter."""
-        if "forecast" in self._warned:
-            return
         if not self.steering.growing_decays(self.remove_at):
             return  # nothing was driven down, as in magnitude pruning
         residual = share_of_norm(self.prunable.weights, masks)
-        if residual > HARMLESS:
+        if residual > max(HARMLESS, self._foreseen):
             self.warn(
                 "residual",
                 f"What is removed now holds {residual:.1%} of the squared norm "
@@ -109,6 +119,20 @@ class Foresight:
                 "or weights of another moment were put in place at the end, "
                 "as by `EarlyStopping(restore_best_weights=True)` or an "
                 "optimizer with `use_ema=True`.",
+            )
+
+    def of_return(self, masks: Sequence[np.ndarray]) -> None:
+        """Warns if units that were removed before have come back."""
+        residual = share_of_norm(self.prunable.weights, masks)
+        if residual > HARMLESS:
+            self.warn(
+                "return",
+                "Weights from before the removal were put in place at the end "
+                "of the run, as by `EarlyStopping(restore_best_weights=True)` "
+                "or by an average that reaches so far back. In them, what had "
+                f"been removed holds {residual:.1%} of the squared norm; it is "
+                "removed again, so evaluate the model. Leave that out, or let "
+                "removal come last, without `remove_at`.",
             )
 
     def _optimizer(self):

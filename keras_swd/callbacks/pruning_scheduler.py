@@ -54,8 +54,10 @@ class PruningScheduler(keras.callbacks.Callback):
       zero, as `accuracy_if_removed`.
 
     `loss` and `val_loss` contain the penalty, which grows: let `EarlyStopping`,
-    `ReduceLROnPlateau` and `ModelCheckpoint` watch a metric. Place this
-    callback after those that restore weights.
+    `ReduceLROnPlateau` and `ModelCheckpoint` watch a metric. What
+    `ModelCheckpoint` saves is from before the removal: `keras_swd.remove` does
+    it there, or use `ParetoCheckpoint`. Place this callback after those that
+    restore weights: what they restore after it is not pruned.
 
     In a loop of your own, call `set_model(model)`, `set_params({"epochs": ...,
     "steps": ...})`, `on_train_begin()`, `on_epoch_begin(epoch)`,
@@ -88,8 +90,10 @@ class PruningScheduler(keras.callbacks.Callback):
             or a data set. Defaults to `None`.
         reallocations: Integer, how often per run the allocation recomputes
             how many units each kernel gives up (and, for the size of a file,
-            all of them together). Thresholds are updated at every step. `None`
-            recomputes at every step, too. Defaults to `100`.
+            all of them together), and at least a hundred times while a `ramp`
+            rises. A run that is resumed recomputes them at once. Thresholds
+            are updated at every step. `None` recomputes at every step, too.
+            Defaults to `100`.
         remove_at: Float in (0, 1], the progress at which selected units become
             zero. What is left of the run trains the others: zeros stay zero.
             Defaults to the method's own time, usually the end.
@@ -247,7 +251,7 @@ class PruningScheduler(keras.callbacks.Callback):
         if run is None:
             return
         # Averaged weights, e.g., are put in place when the run ends.
-        run.keep_zeros()
+        run.end()
         if self._done >= 1.0 - 0.5 / self._total:
             run.complete()
         elif not run.is_complete:

@@ -125,8 +125,9 @@ class Run:
     def begin_step(self, progress: float) -> None:
         """Sets what the step at `progress` sees, and removes what is due."""
         first = not self._selection.counts
-        if not self._removed and self._selection.update(progress):
-            self._foresight.of_collapse(progress)
+        if not self._removed:
+            renewed = self._selection.update(progress)
+            self._foresight.of_collapse(progress, renewed)
         # What goes at the end goes after the last step.
         times = ((at, share) for at, share in self._removals if at < 1.0)
         self._remove([share for at, share in times if at <= progress])
@@ -166,6 +167,12 @@ class Run:
         """Sets what was removed to zero again."""
         if self._removed:
             apply_masks(self.prunable.weights, self._removed)
+
+    def end(self) -> None:
+        """Sets what was removed to zero again, and warns if it matters."""
+        if self._removed:
+            self._foresight.of_return(self._removed)
+        self.keep_zeros()
 
     def complete(self) -> None:
         """Removes all that is left to remove: the run has ended."""

@@ -40,6 +40,14 @@ def as_function(name: str, method: Any) -> Method:
     if method is None:
         return _train
     if isinstance(method, PruningRegularizer):
+        if method.sparsity is not None:
+            raise ValueError(
+                "Argument `methods` holds a regularizer with a target of its "
+                "own, which the `sparsities` of the comparison would not "
+                "change. Leave its `sparsity` out; for a granularity that "
+                "fixes one, pass a function `(build_model, fit, sparsity)`. "
+                f"Received: methods[{name!r}] with sparsity={method.sparsity}."
+            )
         cls = type(method)
         registered = keras.saving.get_registered_name(cls)
         with by_reference() as parts:

@@ -116,9 +116,14 @@ def _rank(base: str) -> int:
 def _curve(base: str, names: list[str], epochs: Sequence[Epoch]) -> Curve:
     logs = {epoch.epoch: epoch.logs for epoch in epochs}
     first, last = epochs[0].epoch, epochs[-1].epoch
-    series = {
+    nothing = -1.0 if base == "swd_threshold" else None  # is selected
+    found = {
         name: [logs.get(e, {}).get(name) for e in range(first, last + 1)]
         for name in names
+    }
+    series = {
+        name: [None if value == nothing else value for value in values]
+        for name, values in found.items()
     }
     values = [v for each in series.values() for v in each if v is not None]
     positive = [v for v in values if v > 0.0]

@@ -7,6 +7,9 @@ import numpy as np
 
 from keras_swd.backend.host import read
 
+#: Share of the squared norm that may go unnoticed.
+HARMLESS = 0.02
+
 
 class Weight:
     """A variable that loses entries."""
