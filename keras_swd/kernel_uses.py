@@ -6,7 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_swd.coupling.graph import check_model, graph_of, interpret
+from keras_swd.coupling.graph import (
+    check_model,
+    entering,
+    graph_of,
+    interpret,
+)
 from keras_swd.coupling.weights import (
     CONVOLUTIONS,
     DENSE,
@@ -82,10 +87,11 @@ def _collect(
 
     def call(node: Any, tensors: dict[int, Any]) -> list[Any]:
         layer = node.operation
-        taken = [tensors[id(tensor)] for tensor in node.input_tensors]
         inner = graph_of(layer)
         if inner is not None:
-            return _collect(inner, taken, uses)
+            given = [tensors[id(tensor)] for tensor in entering(node, inner)]
+            return _collect(inner, given, uses)
+        taken = [tensors[id(tensor)] for tensor in node.input_tensors]
         made = _made(node, tensors)
         kernels = _kernels(layer)
         for kernel in kernels:

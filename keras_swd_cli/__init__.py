@@ -158,7 +158,7 @@ def inspect(model: str, json_path: str | None, plot_path: str | None) -> None:
     tensor: its type and shape, how it is stored, and in how many bytes.
     """
     path = check_input(model, (".keras", ".tflite"))
-    check_output("--json", json_path)
+    check_output("--json", json_path, source=path)
     check_output("--plot", plot_path, ".png")
     if plot_path is not None and path.suffix == ".tflite":
         raise ValueError("--plot: only .keras files can be drawn.")
@@ -278,7 +278,7 @@ def explain(
     that skips them.
     """
     path = check_input(model, (".keras",))
-    check_output("--json", json_path)
+    check_output("--json", json_path, source=path)
     start()
     from keras_swd.export import explain_speed
 

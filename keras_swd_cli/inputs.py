@@ -91,13 +91,20 @@ def check_folder(folder: str) -> Path:
     return path
 
 
-def check_output(option: str, path: str | None, suffix: str = "") -> None:
-    """Raises if a file cannot be written there: better now than later."""
+def check_output(
+    option: str, path: str | None, suffix: str = "", source: Path | None = None
+) -> None:
+    """Raises if a file cannot be written there: better now than later.
+
+    `source` is what the command reads, and must not be replaced.
+    """
     if path is None:
         return
     target = Path(path)
     if suffix and target.suffix != suffix:
         raise ValueError(f"{option} {path}: the name must end in {suffix}.")
+    if source is not None and target.exists() and target.samefile(source):
+        raise ValueError(f"{option} {path}: this is the file that is read.")
     if target.is_dir():
         raise ValueError(f"{option} {path}: this is a folder, not a file.")
     if target.exists() and not target.is_file():

@@ -217,6 +217,31 @@ def test_inspect_prints_the_report(run, files, tmp_path):
     assert written(tmp_path) == []
 
 
+@pytest.mark.tensorflow
+def test_a_damaged_sparse_file_is_told_in_one_line(run, tmp_path):
+    result = run("export m/good.keras --out x.tflite --sparse yes")
+    assert result.exit_code == 0, result.output
+    content = (tmp_path / "x.tflite").read_bytes()
+    random = np.random.default_rng(0)
+    ends = []
+    for _ in range(80):
+        damaged = bytearray(content)
+        damaged[random.integers(8, len(content))] ^= 1 << random.integers(8)
+        (tmp_path / "y.tflite").write_bytes(damaged)
+        result = run("inspect y.tflite")
+        ends.append((result.exit_code, result.stderr.count("\n")))
+    assert set(ends) == {(0, 0), (1, 1)}
+
+
+@pytest.mark.parametrize("command", ["inspect", "explain"])
+def test_a_report_does_not_replace_the_model(run, files, command):
+    before = (files / "good.keras").read_bytes()
+    result = run(f"{command} m/good.keras --json m/./good.keras")
+    assert result.exit_code == 1
+    assert "this is the file that is read" in result.stderr
+    assert (files / "good.keras").read_bytes() == before
+
+
 def test_inspect_writes_json_and_a_picture(run, tmp_path):
     result = run("inspect m/good.keras --json x.json --plot x.png")
     assert result.exit_code == 0, result.output

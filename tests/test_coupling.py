@@ -237,6 +237,39 @@ def test_models_within_are_opened():
     assert frozenset({("inner/b", 3), ("c", 2)}) in groups
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_a_model_within_may_be_given_a_mask():
+    words = keras.Input((6,), dtype="int32")
+    inner = keras.Sequential(
+        [keras.Input((None, 5)), layers.Dense(8, name="a"), layers.Dense(4)]
+    )
+    x = inner(layers.Embedding(9, 5, mask_zero=True)(words))
+    model = keras.Model(words, layers.Dense(2)(layers.GRU(3)(x)))
+    model.get_layer(inner.name).layers[0].kernel.assign(np.zeros((5, 8)))
+    assert shrink(model).count_params() < model.count_params()
+
+
+def test_a_model_within_may_be_given_its_inputs_by_name():
+    x, y = keras.Input((3,), name="x"), keras.Input((6,), name="y")
+    both = [layers.Dense(4, name="on_y")(y), layers.Dense(4, name="on_x")(x)]
+    inner = keras.Model([y, x], layers.Add()(both), name="inner")
+    p, q = keras.Input((6,)), keras.Input((3,))
+    outputs = layers.Dense(2)(inner({"x": q, "y": p}))
+    model = keras.Model([p, q], outputs)
+    kernel = np.array(inner.get_layer("on_y").kernel)
+    for layer in inner.layers[-3:-1]:
+        layer.kernel.assign(np.array(layer.kernel) * (np.arange(4) > 0))
+    assert kernel.shape == (6, 4)
+    small = shrink(model)
+    given = [np.ones((2, 6), "float32"), np.ones((2, 3), "float32")]
+    np.testing.assert_allclose(
+        small.predict(given, verbose=0),
+        model.predict(given, verbose=0),
+        rtol=1e-5,
+    )
+    assert small.count_params() < model.count_params()
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [

@@ -834,11 +834,21 @@ def test_a_file_that_is_wrong_on_other_processors_is_refused(tmp_path):
     # No graph of these can be read.
     inputs = keras.Input((32, 32, 3))
     around = keras.Model(inputs, Hidden(model)(inputs))
-    for other in (Hidden(model), around, to_tf_keras(model)):
+    for other in (Hidden(model), around, to_tf_keras(model), by_code(model)):
         other(np.zeros((1, 32, 32, 3), "float32"))
         with pytest.raises(ExportError, match="graph of this model does not"):
             to_tflite(other, tmp_path / "n.tflite", sparse=True)
         assert not to_tflite(other, tmp_path / "n.tflite").sparse
+
+
+def by_code(model):
+    """The same, with a mean that a function computes."""
+    *features, _, classes = model.layers[1:]
+    mean = keras.layers.Activation(lambda x: keras.ops.mean(x, (1, 2)))
+    x = inputs = keras.Input((32, 32, 3))
+    for layer in (*features, mean, classes):
+        x = layer(x)
+    return keras.Model(inputs, x)
 
 
 @keras.saving.register_keras_serializable("test_export_quantized")

@@ -531,6 +531,79 @@ def test_a_size_is_met_by_a_subclassed_model(tmp_path):
     assert 48_000 < report.bytes <= 50_000
 
 
+@pytest.mark.tensorflow
+def test_a_file_in_blocks_that_do_not_fit_is_not_promised(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((1002,)),
+            layers.Dense(16, activation="relu", kernel_regularizer=swd()),
+            layers.Dense(4),
+        ]
+    )
+    kernel = np.array(model.layers[0].kernel)
+    kernel[-2:] *= 1e-3  # they go first
+    model.layers[0].kernel.assign(kernel)
+    with pytest.raises(ValueError, match=r"out of reach|smaller"):
+        keras_swd.remove(model, keras_swd.TFLiteBytes(3_500))
+    keras_swd.remove(model, 0.99)
+    plan = find(
+        plan_sizes(model),
+        plan_sizes(model).files[0].sparsity,
+        "float32",
+        "sparse",
+    )
+    report = keras_swd.export.to_tflite(
+        keras_swd.strip(model), tmp_path / "model.tflite"
+    )
+    assert plan.bytes == pytest.approx(report.bytes, rel=0.03)
+
+
+@pytest.mark.tensorflow
+def test_a_normalized_separable_convolution_is_planned_as_its_file(tmp_path):
+    x = inputs = keras.Input((16, 16, 64))
+    for _ in range(4):
+        x = layers.SeparableConv2D(64, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    model = remove_smallest(keras.Model(inputs, x, name="separable"), 0.9)
+    plan = plan_sizes(model)
+    samples = np.random.default_rng(0).normal(size=(16, 16, 16, 64))
+    for encoding, quantization in (
+        ("plain", None),
+        ("sparse", None),
+        ("plain", "int8"),
+    ):
+        report = keras_swd.export.to_tflite(
+            model,
+            tmp_path / "model.tflite",
+            quantization=quantization,
+            sparse=encoding == "sparse",
+            representative_data=samples.astype("float32"),
+        )
+        sparsity = plan.files[0].sparsity
+        file = find(plan, sparsity, quantization or "float32", encoding)
+        assert file.bytes == pytest.approx(report.bytes, rel=0.03)
+        assert file.gzip_bytes == pytest.approx(report.gzip_bytes, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: layers.BatchNormalization(axis=1)(layers.Conv2D(8, 3)(x)),
+        lambda x: low_rank(layers.Dense(16))(x),
+    ],
+    ids=["another axis", "LoRA"],
+)
+def test_layers_whose_kernels_do_not_stand_alone_are_planned(build):
+    inputs = keras.Input((16, 16, 3))
+    assert plan_sizes(keras.Model(inputs, build(inputs)), [0.5]).files
+
+
+def low_rank(layer):
+    layer.build((None, 16, 16, 3))
+    layer.enable_lora(2)
+    return layer
+
+
 def test_kernels_of_other_layers_are_pruned_too():
     model = keras.Sequential(
         [keras.Input((4, 64)), layers.SimpleRNN(128), layers.Dense(4)]

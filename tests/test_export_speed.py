@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from keras_swd.export.speed.clusters import find_clusters
-from keras_swd.export.speed.graph import follow
+from keras_swd.export.speed.graph import follow, is_normalization
 from keras_swd.export.speed.runtimes import MEASURED, share_in_blocks
-from keras_swd.export.speed.verdicts import explain_speed
+from keras_swd.export.speed.verdicts import explain_speed, hides_layers
 
 BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks" / "blocks.json"
 
@@ -453,6 +453,41 @@ def test_a_nested_model_is_opened():
     report = explain_speed(keras.Model(inputs, outputs), "arm")
     assert report.verdict == "faster"
     assert verdicts(report)["mobile/expand_0"] == "faster"
+
+
+@pytest.mark.parametrize(
+    ("layer", "hidden"),
+    [
+        (lambda: layers.Lambda(lambda x: x), True),
+        (lambda: layers.SpectralNormalization(layers.Conv2D(3, 1)), True),
+        (lambda: layers.Activation(lambda x: x), True),
+        (lambda: layers.Activation("silu"), False),
+        (lambda: layers.Activation(layers.ReLU()), False),
+        (lambda: layers.Conv2D(3, 1), False),
+    ],
+)
+def test_what_may_hide_layers(layer, hidden):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layer()])
+    assert hides_layers(model) == hidden
+
+
+def test_kernels_that_are_made_from_others_are_read_too():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 64)), layers.Conv2D(64, 1), layers.Dense(4)]
+    )
+    for layer in model.layers:
+        zero(layer, 0.9)
+        layer.enable_lora(2)
+    assert len(explain_speed(model, "arm").layers) == 2
+
+
+def test_a_normalization_over_another_axis_stays_an_operator():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, name="conv")(inputs)
+    over = {axis: layers.BatchNormalization(axis=axis) for axis in (1, 3)}
+    for layer in over.values():
+        layer(x)
+    assert [is_normalization(layer) for layer in over.values()] == [False, True]
 
 
 def test_a_model_without_a_mean_has_no_sparse_part():

@@ -693,13 +693,28 @@ def test_a_kernel_in_pieces_is_not_taken_for_another_one():
         ((16, 4), lambda: layers.Conv1DTranspose(6, 3, padding="same")),
         ((5, 4), lambda: layers.EinsumDense("bnc,cnd->bnd", (5, 6))),
         ((3, 8), lambda: layers.GRU(8, reset_after=False, unroll=True)),
+        # A constant of its own has as many numbers as the kernel of the GRU.
+        ((24, 8), lambda: Shifted(np.ones((24, 8), "float32"))),
     ],
 )
 def test_kernels_in_unusual_orders_become_files(shape, layer, tmp_path):
     model = keras.Sequential([keras.Input(shape), layer()])
+    if isinstance(model.layers[0], Shifted):
+        model.add(layers.GRU(8, reset_after=False))
     remove_smallest(model, 0.6)
     report = to_tflite(model, tmp_path / "model.tflite", sparse=False)
     assert report.bytes > 0
+
+
+class Shifted(layers.Layer):
+    """Adds a constant."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.constant = constant
+
+    def call(self, inputs):
+        return inputs + self.constant
 
 
 @pytest.mark.slow

@@ -585,3 +585,11 @@ def test_a_smaller_model_has_an_optimizer_of_keras(form, tmp_path):
     model.compile(form(keras.optimizers.SGD(rate)), "mse")
     keras_swd.shrink(model).save(tmp_path / "small.keras")
     assert b"keras_swd" not in (tmp_path / "small.keras").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quant")
+def test_a_model_quantized_to_float8_is_refused_by_name():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="d")])
+    model.quantize("float8")
+    with pytest.raises(ValueError, match=r"d/kernel' of.*float8.*afterwards"):
+        keras_swd.strip(model)

@@ -10,7 +10,12 @@ import keras
 import numpy as np
 
 from keras_swd.coupling.channels import Channels, Ledger, NotFollowed
-from keras_swd.coupling.graph import check_model, graph_of, interpret
+from keras_swd.coupling.graph import (
+    check_model,
+    entering,
+    graph_of,
+    interpret,
+)
 from keras_swd.coupling.mixing import Mixer
 from keras_swd.coupling.rules import rule_for
 from keras_swd.coupling.uses import Use
@@ -128,10 +133,11 @@ def _run(
     def call(node: Any, values: dict[int, Channels]) -> list[Channels]:
         path = f"{trail}/{node.operation.name}".strip("/")
         ledger.paths.setdefault(node.operation, path)
-        inputs = tuple(values[id(tensor)] for tensor in node.input_tensors)
         inner = graph_of(node.operation)
         if inner is not None:
-            return _run(inner, path, list(inputs), ledger, mixers)
+            given = [values[id(tensor)] for tensor in entering(node, inner)]
+            return _run(inner, path, given, ledger, mixers)
+        inputs = tuple(values[id(tensor)] for tensor in node.input_tensors)
         made = _use(Use(path, node, inputs, mixers), ledger)
         ledger.tensors += [channels.ids for channels in made]
         return made

@@ -45,6 +45,29 @@ def check_model(model: keras.Model) -> None:
         )
 
 
+def entering(node: Any, function: Any) -> list[Any]:
+    """Returns the tensors that a call gives to the inputs of a model within.
+
+    A call may give other tensors too, such as masks.
+
+    Args:
+        node: Keras node, the call.
+        function: `keras.Function`, the graph of the model that is called.
+
+    Returns:
+        List of symbolic tensors, one per input of `function`, in order.
+    """
+    arguments = node.arguments
+    given = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
+    structure = function._inputs_struct
+    if isinstance(given, dict):
+        if isinstance(structure, dict):
+            given = {name: given[name] for name in structure}
+        else:
+            given = [given[tensor.name] for tensor in function.inputs]
+    return keras.tree.flatten(given)
+
+
 def interpret(
     function: Any,
     given: Sequence[Value],

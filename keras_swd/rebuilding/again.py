@@ -77,6 +77,14 @@ def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
     Raises:
         ValueError: If Keras shows a vocabulary, but does not take it.
     """
+    for mine, other in zip(layer.weights, copy.weights, strict=False):
+        if tuple(mine.shape) != tuple(other.shape):
+            raise ValueError(
+                f"Layer {layer.name!r} cannot be built again: its weight "
+                f"{mine.path!r} of shape {tuple(mine.shape)} would have shape "
+                f"{tuple(other.shape)}. Models quantized to float8 are built "
+                "otherwise than they are: quantize afterwards."
+            )
     copy.set_weights(layer.get_weights())
     pairs = list(zip(_own_layers(layer), _own_layers(copy), strict=False))
     if all(type(old) is type(new) for old, new in pairs):

@@ -71,7 +71,7 @@ def sparse(values: np.ndarray) -> Encoded | None:
         wide = values[:, :columns].reshape(len(values), -1, size)
         kept = np.count_nonzero(wide.any(axis=-1)) * size
         if 1.0 - kept / values.size > ratio * zeros:
-            blocks, lost = wide, bool(values[:, columns:].any())
+            blocks, lost = wide, columns < values.shape[1]
     used = blocks.any(axis=-1)
     starts = np.concatenate([[0], np.cumsum(np.sum(used, axis=1))])
     places = np.nonzero(used)[1]

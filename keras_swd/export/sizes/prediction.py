@@ -13,6 +13,7 @@ from keras_swd.export.sizes.encodings import Encoded, bit_mask, sparse, to_int8
 from keras_swd.export.sizes.image import NO_SCALES, Tensor, draw
 from keras_swd.export.sizes.skeleton import (
     ANY_BATCH_OPERATORS,
+    UNNAMED,
     Skeleton,
     StoredKernel,
 )
@@ -102,6 +103,7 @@ def lay_out(
         constants.setdefault(variable.path, []).append(tensor)
     kernel_bytes = 0
     stored_once: set[tuple[object, ...]] = set()
+    zeros: set[bytes] = set()
     for kernel in skeleton.kernels:
         operators.append((kernel.operation, 3))
         # A layer that is called twice is stored once.
@@ -124,7 +126,14 @@ def lay_out(
         kernel_bytes += sum(len(s.content) + len(s.places) for s in stored)
         if len(stored) > 1:
             operators.append(("expand", 1))
-        if kernel.bias.size:
+        # Zeros that stand for a bias are stored once for all that need them;
+        # with scales of their own they are other tensors that share them.
+        repeated = bias.name == UNNAMED and bias.content in zeros
+        if repeated:
+            bias = dataclasses.replace(bias, content=b"")
+        elif bias.name == UNNAMED:
+            zeros.add(bias.content)
+        if kernel.bias.size and (bias.scales.size or not repeated):
             stored.append(bias)
         constants.setdefault(kernel.names[1], []).extend(stored)
     computed = _computed(skeleton, dtype, encoding)

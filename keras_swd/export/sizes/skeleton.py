@@ -11,7 +11,12 @@ import numpy as np
 from keras import layers
 
 from keras_swd.coupling.weights import SEPARABLE
-from keras_swd.export.speed.graph import Graph, Step, follow
+from keras_swd.export.speed.graph import (
+    Graph,
+    Step,
+    follow,
+    is_normalization,
+)
 from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.models import all_layers
 
@@ -140,10 +145,10 @@ def read_skeleton(model: keras.Model) -> Skeleton:
     for index, step in enumerate(graph.steps):
         if index in done:
             continue
-        if type(step.layer) in OPERATIONS:
+        if type(step.layer) in OPERATIONS and _holds_kernel(step.layer):
             done |= _add_kernel(skeleton, graph, index)
         elif isinstance(step.layer, SEPARABLE):
-            _add_separable(skeleton, graph, index)
+            done |= _add_separable(skeleton, graph, index)
         else:
             done |= _add_other(skeleton, graph, index)
     return skeleton
@@ -202,8 +207,12 @@ def _is_relu(layer: Any) -> bool:
     return isinstance(layer, layers.Activation) and _fused(layer)
 
 
-def _is_normalization(layer: Any) -> bool:
-    return isinstance(layer, layers.BatchNormalization)
+def _holds_kernel(layer: Any) -> bool:
+    """Whether a layer computes with a kernel that is a variable of its own.
+
+    A quantized layer, or one with LoRA, makes it from others.
+    """
+    return isinstance(layer.kernel, keras.Variable)
 
 
 def _fused(layer: Any) -> bool:
@@ -224,7 +233,7 @@ def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     step = graph.steps[index]
     layer: Any = step.layer
     linear = _activation(layer) == "linear"
-    norm = _next(graph, index, _is_normalization) if linear else set()
+    norm = _next(graph, index, is_normalization) if linear else set()
     last = max(norm, default=index)
     relu = _next(graph, last, _is_relu) if linear else set()
     parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
@@ -271,8 +280,8 @@ def _add_stored(
     skeleton.tensors.append((kernel.names[1], shape))
 
 
-def _add_separable(skeleton: Skeleton, graph: Graph, index: int) -> None:
-    """Adds the two kernels of a separable convolution."""
+def _add_separable(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
+    """Adds two kernels; returns the steps computed with the second."""
     step = graph.steps[index]
     shape = _shape(graph, index)
     layer: Any = step.layer
@@ -285,18 +294,34 @@ def _add_separable(skeleton: Skeleton, graph: Graph, index: int) -> None:
         variable, "depthwise", ONE, bias, (depthwise, depthwise), UNNAMED
     )
     _add_stored(skeleton, kernel, shape)
-    parts = ["Relu"] if _fused(layer) else []
-    parts += ["BiasAdd", "separable_conv2d", "Squeeze"]
-    whole = skeleton.name(step, *parts)
+    linear = _activation(layer) == "linear"
+    norm = _next(graph, index, is_normalization) if linear else set()
+    last = max(norm, default=index)
+    relu = _next(graph, last, _is_relu) if linear else set()
+    parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
+    if _fused(layer):
+        parts.append(skeleton.name(step, "Relu"))
     bias = (
         to_numpy(layer.bias)
         if layer.use_bias
         else np.zeros(layer.filters, "float32")
     )
+    factor = ONE
+    if norm:
+        parts += [
+            _normalized(skeleton, graph.steps[last], "convolution"),
+            skeleton.name(step, "separable_conv2d"),
+        ]
+        factor, bias = _normalization(graph.steps[last].layer, bias)
+    else:
+        operations = ("BiasAdd", "separable_conv2d", "Squeeze")
+        parts.append(skeleton.name(step, *operations))
+    whole = ";".join(parts)
     kernel = StoredKernel(
-        layer.pointwise_kernel, "convolution", ONE, bias, (own, whole), whole
+        layer.pointwise_kernel, "convolution", factor, bias, (own, whole), whole
     )
-    _add_stored(skeleton, kernel, shape)
+    _add_stored(skeleton, kernel, _shape(graph, max(relu, default=last)))
+    return norm | relu
 
 
 def _add_other(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:

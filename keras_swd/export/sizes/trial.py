@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_swd.export.sizes.kind import FileKind
 from keras_swd.export.tflite.conversion import Request, convert
+from keras_swd.export.tflite.flatbuffer import stored_tensors
 from keras_swd.export.tflite.records import brief, gzip_size
 from keras_swd.export.tflite.reference import prepare
 from keras_swd.rebuilding.stripping import plain_copy
@@ -62,7 +63,13 @@ def excess(
             stacklevel=2,
         )
         return 0
-    contents = [file.content for file in files if file.content is not None]
+    contents = [
+        file.content
+        for file in files
+        # A file that has lost entries is refused when it is written.
+        if file.content is not None
+        and not any(t.incomplete for t in stored_tensors(file.content))
+    ]
     refused = [file.refused for file in files if file.content is None]
     if refused:
         raise ValueError(

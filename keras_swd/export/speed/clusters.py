@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.export.speed.graph import Graph, Step
+from keras_swd.export.speed.graph import Graph, Step, is_normalization
 from keras_swd.export.speed.sparse_operators import (
     CONVOLUTIONS,
     END,
@@ -143,7 +143,7 @@ def _merge(graph: Graph[Step]) -> Graph[Operator]:
 def _folds(graph: Graph[Step], index: int) -> bool:
     before = graph.steps[index].inputs[0]
     if (
-        type(graph.steps[index].layer) is not keras.layers.BatchNormalization
+        not is_normalization(graph.steps[index].layer)
         or before is None
         or graph.only_consumer(before) != index
     ):

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import keras
 
-from keras_swd.coupling.graph import graph_of, interpret
+from keras_swd.coupling.graph import entering, graph_of, interpret
 from keras_swd.coupling.rules import PASSING
 from keras_swd.coupling.weights import kind_of
 
@@ -56,6 +56,17 @@ class Graph(Generic[AnyStep]):
         return consumers[0] if alone else None
 
 
+def is_normalization(layer: Any) -> bool:
+    """Whether a layer normalizes channels, and so can become part of a kernel.
+
+    Over another axis than the last it stays an operator of its own.
+    """
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return False
+    rank = layer.input_spec.ndim
+    return layer.axis % rank == rank - 1
+
+
 def follow(model: keras.Model) -> Graph[Step] | None:
     """Reads the graph of a model, nested models opened.
 
@@ -93,20 +104,21 @@ def _run(
     """Adds a function's steps; returns which of them make its outputs."""
 
     def call(node: Any, makers: dict[int, int | None]) -> list[int | None]:
+        path = f"{trail}/{node.operation.name}".strip("/")
+        nested = graph_of(node.operation)
+        if nested is not None:
+            entered = [makers[id(t)] for t in entering(node, nested)]
+            return _run(nested, path, entered, steps)
         inputs = [makers[id(tensor)] for tensor in node.input_tensors]
-        return _call(node, trail, inputs, steps)
+        return _call(node, path, inputs, steps)
 
     return interpret(function, given, lambda layer, maker: maker, call)
 
 
 def _call(
-    node: Any, trail: str, inputs: list[int | None], steps: list[Step]
+    node: Any, path: str, inputs: list[int | None], steps: list[Step]
 ) -> list[int | None]:
     layer = node.operation
-    path = f"{trail}/{layer.name}".strip("/")
-    nested = graph_of(layer)
-    if nested is not None:
-        return _run(nested, path, inputs, steps)
     if kind_of(layer) in PASSING:
         return inputs[:1]
     shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)

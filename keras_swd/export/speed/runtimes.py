@@ -12,6 +12,7 @@ from keras_swd.backend.host import read
 from keras_swd.export.speed.clusters import Cluster
 from keras_swd.export.speed.sparse_operators import CONVOLUTIONS, RULES
 from keras_swd.export.tflite.modes import find_mode
+from keras_swd.export.tflite.signature import to_numpy
 from keras_swd.units.kernels import is_kernel
 
 TARGETS = ("x86", "arm", "wasm", "microcontroller")
@@ -131,7 +132,7 @@ def find_out(layer: Any, placement: Placement) -> Finding:
             f"{_GRAPH}: xnn_subgraph_rewrite_for_nchw",
         )
     if type(layer) is keras.layers.Dense:
-        return _dense(read(layer.kernel), placement)
+        return _dense(to_numpy(layer.kernel), placement)
     if _is_pointwise(layer):
         return _pointwise(layer, placement)
     reason = f"LiteRT has no sparse kernel for {type(layer).__name__}."

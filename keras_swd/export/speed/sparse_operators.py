@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swd.backend.host import read
 from keras_swd.coupling.weights import kind_of
 from keras_swd.export.speed.graph import Step
+from keras_swd.export.tflite.signature import to_numpy
 
 RULES = "XNNPACK src/subgraph.c: xnn_check_nchw_compatibility"
 
@@ -91,12 +91,12 @@ class Operator(Step):
         XNNPACK can skip the zeros of no other.
         """
         if type(self.layer) is _layers.SeparableConv2D:
-            return read(self.layer.pointwise_kernel)
+            return to_numpy(self.layer.pointwise_kernel)
         if type(self.layer) is _layers.Dense and len(self.shapes[0]) == 4:
-            return read(self.layer.kernel)
+            return to_numpy(self.layer.kernel)
         if type(self.layer) is _layers.Conv2D:
             pointwise = self.layer.kernel_size == (1, 1)
-            return read(self.layer.kernel) if pointwise else None
+            return to_numpy(self.layer.kernel) if pointwise else None
         return None
 
     @property

@@ -231,7 +231,16 @@ def hides_layers(model: Any) -> bool:
         model: Built Keras or tf_keras model.
     """
     graph = follow(model) if isinstance(model, keras.Model) else None
-    return graph is None or not all(kind_of(s.layer) for s in graph.steps)
+    return graph is None or any(_hides(step.layer) for step in graph.steps)
+
+
+def _hides(layer: Any) -> bool:
+    """Whether a layer may compute what its class does not tell."""
+    if isinstance(layer, (keras.layers.Lambda, keras.layers.Wrapper)):
+        return True
+    if not isinstance(layer, keras.layers.Activation):
+        return not kind_of(layer)
+    return not getattr(layer.activation, "__module__", "").startswith("keras.")
 
 
 def _speed(path: str, layer: Any, finding: Finding) -> LayerSpeed:

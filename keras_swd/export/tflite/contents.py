@@ -14,7 +14,7 @@ from keras_swd.export.tflite.flatbuffer import (
 )
 from keras_swd.export.tflite.interpreter import litert
 from keras_swd.export.tflite.quiet import quiet
-from keras_swd.export.tflite.records import gzip_size
+from keras_swd.export.tflite.records import brief, gzip_size
 from keras_swd.record import WIDTH, Record, open_table, plain_lines
 from keras_swd.report.sparsity import Totals
 
@@ -143,12 +143,16 @@ def inspect_tflite(path: str | os.PathLike[str]) -> TFLiteContents:
         raise ValueError(f"{path} is no TFLite file, whatever its name.")
     if _is_damaged(content):
         raise ValueError(f"{path} is damaged or cut short.")
+    try:
+        tensors, operators = stored_tensors(content), operator_counts(content)
+    except Exception as error:  # of whatever kind, as the damage wants
+        raise ValueError(f"{path} is damaged: {brief(error)}") from error
     return TFLiteContents(
         name=Path(path).name,
         bytes=len(content),
         gzip_bytes=gzip_size(content),
-        tensors=stored_tensors(content),
-        operators=operator_counts(content),
+        tensors=tensors,
+        operators=operators,
     )
 
 

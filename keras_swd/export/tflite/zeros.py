@@ -118,11 +118,13 @@ def _check_not_lost(
 
 def _is_cut_up(zero: np.ndarray, tensors: list[StoredTensor]) -> bool:
     """Whether some tensors hold parts of a kernel, as of a recurrent one."""
-    for number in GATES:
-        if zero.shape[-1] % number:
-            continue
+    columns = zero.shape[-1]
+    cuts: list[Any] = [n for n in GATES if columns % n == 0]
+    if columns % 3 == 0:
+        cuts.append([columns // 3 * 2])  # a GRU's, with `reset_after=False`
+    for cut in cuts:
         free = list(tensors)
-        for part in np.split(zero, number, axis=-1):
+        for part in np.split(zero, cut, axis=-1):
             tensor = _holding(part, free)
             if tensor is None:
                 break
