@@ -177,7 +177,7 @@ def test_the_measured_ratios_are_those_of_the_benchmark():
 
 
 def test_blocks_of_four_inputs_are_faster_at_90_percent():
-    report = explain_speed(dense(0.9, 4))
+    report = explain_speed(dense(0.9, 4, 256, 256))
     speed = report.layers[0]
     assert (report.verdict, speed.verdict) == ("faster", "faster")
     assert speed.measured == MEASURED[0.9]
@@ -187,11 +187,17 @@ def test_blocks_of_four_inputs_are_faster_at_90_percent():
 
 
 def test_blocks_of_four_inputs_are_slower_at_70_percent():
-    speed = explain_speed(dense(0.7, 4)).layers[0]
+    speed = explain_speed(dense(0.7, 4, 256, 256)).layers[0]
     assert speed.verdict == "slower"
     assert speed.measured == MEASURED[0.7]
     assert speed.measured[0] > 1
     assert "sparse=False" in speed.remedy
+
+
+def test_what_was_measured_stands_beside_layers_of_such_a_size_only():
+    speed = explain_speed(dense(0.9, 4)).layers[0]
+    assert speed.measured is None
+    assert "256×256 and more" in speed.reason
 
 
 def test_what_was_measured_on_x86_stands_beside_x86_only():
@@ -213,8 +219,8 @@ def test_other_zeros_of_a_dense_layer_change_nothing():
 
 
 def test_blocks_with_a_few_zeros_more_count_as_blocks():
-    model = dense(0.0, inputs=64, units=32)
-    model.layers[0].kernel.assign(np.eye(64, 32))
+    model = dense(0.0, inputs=512, units=256)
+    model.layers[0].kernel.assign(np.tile(np.eye(64, 32), (8, 8)))
     # 94 % of the entries lie in blocks of zeros, 97 % are zero.
     speed = explain_speed(model).layers[0]
     assert (speed.verdict, speed.measured) == ("faster", MEASURED[0.95])
@@ -558,7 +564,7 @@ def test_the_report_reads_as_a_table_and_as_json(tmp_path):
     assert record["blocking"] == report.blocking
     assert record["obstacles"][0]["path"] == "stem"
     assert record["layers"][0]["path"] == "stem"
-    blocks = str(explain_speed(dense(0.9, 4)))
+    blocks = str(explain_speed(dense(0.9, 4, 256, 256)))
     low, high = MEASURED[0.9]
     assert f"{low:.2f} to {high:.2f}" in blocks
 
@@ -636,5 +642,5 @@ def test_stock_mobilenet_is_blocked_by_its_padding():
 def test_no_heavy_package_is_needed():
     modules = ("ai_edge_litert", "tflite_micro", "tf_keras")
     before = {name for name in modules if name in sys.modules}
-    explain_speed(dense(0.9, 4))
+    explain_speed(dense(0.9, 4, 256, 256))
     assert {name for name in modules if name in sys.modules} == before

@@ -120,12 +120,12 @@ def plan_sizes(
     follow these, activations, pooling and merging layers are predicted within
     3 percent; others, as `Conv1D`, `UpSampling2D` and dense layers on
     sequences, less well, where their graph is large against their kernels:
-    some hundred bytes a layer. Kernels of other layers, as recurrent ones and
-    attention, are taken to keep their zeros in every encoding; after gzip
-    these count for next to nothing. In int8 the biases depend on the ranges of
-    activations, which are taken as those of normalized signals; for much
-    smaller signals, and with almost all weights zero, the size after gzip may
-    be up to 4 percent too small.
+    some hundred bytes a layer, and some thousand of recurrent ones and
+    attention. Kernels of these two are taken to keep their zeros in every
+    encoding; after gzip these count for next to nothing. In int8 the biases
+    depend on the ranges of activations, which are taken as those of normalized
+    signals; for much smaller signals, and with almost all weights zero, the
+    size after gzip may be up to 4 percent too small.
 
     A size says nothing of whether a runtime takes the file; `to_tflite`
     tries. Its modes `"float16"` and `"dynamic"` are not predicted.

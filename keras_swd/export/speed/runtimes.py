@@ -19,7 +19,9 @@ TARGETS = ("x86", "arm", "wasm", "microcontroller")
 
 #: Time of a Dense layer stored in blocks of (4, 1) over its time stored dense,
 #: by the share of zeros: the smallest and the largest of the shapes that
-#: benchmarks/blocks.py measures on x86.
+#: benchmarks/blocks.py measures on x86. Smaller ones than `LEAST` entries were
+#: not measured, and gain less.
+LEAST = 256 * 256
 MEASURED = {
     0.7: (1.20, 1.50),
     0.8: (0.81, 1.14),
@@ -173,7 +175,7 @@ def _dense(kernel: np.ndarray, placement: Placement) -> Finding:
             _CONVERTER,
             BLOCKS if tiled else SHRINK,
         )
-    return _blocks(stored, placement.target)
+    return _blocks(stored, kernel.size, placement.target)
 
 
 def share_in_blocks(kernel: np.ndarray, size: int = 4) -> float:
@@ -192,7 +194,7 @@ def share_in_blocks(kernel: np.ndarray, size: int = 4) -> float:
     return 1.0 - float(np.mean(np.any(blocks, axis=1)))
 
 
-def _blocks(zeros: float, target: str) -> Finding:
+def _blocks(zeros: float, size: int, target: str) -> Finding:
     """What the sparse kernel for blocks makes of this share of zeros."""
     nearest = min(MEASURED, key=lambda share: abs(share - zeros))
     least, most = MEASURED[nearest]
@@ -205,6 +207,8 @@ def _blocks(zeros: float, target: str) -> Finding:
     }[verdict]
     if target != "x86":
         reason += f" (measured on x86, not on {target})"
+    elif size < LEAST:
+        reason += " (measured in layers of 256×256 and more)"
     return Finding(
         verdict,
         f"{reason}.",
@@ -212,7 +216,7 @@ def _blocks(zeros: float, target: str) -> Finding:
         None
         if verdict == "faster"
         else "Prune to 90 % or more, or write the file with `sparse=False`.",
-        MEASURED[nearest] if target == "x86" else None,
+        MEASURED[nearest] if target == "x86" and size >= LEAST else None,
     )
 
 
