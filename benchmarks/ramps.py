@@ -99,6 +99,9 @@ TRIALS = {
     "later, stronger": functools.partial(
         swd, strength=(1e4, 1e4, 1.0), ramp=(0.01, 0.2, 0.7)
     ),
+    "later, stronger, from 0": functools.partial(
+        swd, strength=(1e4, 1e4, 1.0), ramp=(0.0, 0.2, 0.7)
+    ),
     "earlier": functools.partial(swd, ramp=(0.01, 0.0, 0.4)),
     "whole": functools.partial(swd, ramp=None, strength=(0.1, 5e3, 0.8)),
     "decay": functools.partial(swd, weight_decay=2 * WEIGHT_DECAY),

@@ -64,7 +64,7 @@ def strong_ramp(build_model, fit, sparsity):
         sparsity,
         schedule=keras_swd.Constant(0.5 / (args.rate * WEIGHT_DECAY)),
         allocation=keras_swd.GlobalRanking(),
-        ramp=keras_swd.Polynomial(0.01, 1.0, begin=0.2, finish=0.7),
+        ramp=keras_swd.Polynomial(0.0, 1.0, begin=0.2, finish=0.7),
     )
     return fit(model, [pruning])
 

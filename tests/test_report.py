@@ -533,6 +533,15 @@ def test_a_layer_used_twice_counts_twice():
     assert sparsity_report(model).operations == 18
 
 
+def test_operations_that_are_not_all_known_are_a_lower_bound():
+    inputs = keras.Input((5, 8, 8, 3))
+    x = layers.TimeDistributed(layers.Conv2D(8, 3))(inputs)
+    outputs = layers.Dense(4)(layers.Flatten()(x))
+    report = sparsity_report(keras.Model(inputs, outputs))
+    assert report.operations == 5 * 6 * 6 * 8 * 4
+    assert "≥ 5,760" in str(report)
+
+
 def test_operations_of_a_free_size_are_not_told():
     model = keras.Sequential(
         [keras.Input((None, None, 2)), keras.layers.Conv2D(4, 3)]

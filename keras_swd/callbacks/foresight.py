@@ -59,7 +59,7 @@ class Foresight:
             progress: Float, that of the coming step.
             renewed: Boolean, whether it is new how many units go.
         """
-        if self._settled and not renewed:
+        if not self.selection.counts or (self._settled and not renewed):
             return
         # While the decay is weak, the ranking still mirrors initial values.
         strongest = self.steering.strongest
@@ -107,8 +107,10 @@ class Foresight:
         """Warns if units that are about to become zero still matter."""
         if not self.steering.growing_decays(self.remove_at):
             return  # nothing was driven down, as in magnitude pruning
+        if self._foreseen**2 > HARMLESS:
+            return
         residual = share_of_norm(self.prunable.weights, masks)
-        if residual > max(HARMLESS, self._foreseen):
+        if residual > HARMLESS:
             self.warn(
                 "residual",
                 f"What is removed now holds {residual:.1%} of the squared norm "

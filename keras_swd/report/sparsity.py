@@ -148,7 +148,11 @@ class SparsityReport(Record):
 
     @property
     def operations(self) -> int | None:
-        """Multiplications for one sample; None where no kernel's are known."""
+        """Multiplications for one sample, of the kernels that have theirs.
+
+        They are not known of kernels within wrappers, recurrent layers and
+        attention. None where no kernel's are.
+        """
         known = [k.operations for k in self.kernels if k.operations is not None]
         return sum(known) if known else None
 
@@ -211,6 +215,8 @@ class SparsityReport(Record):
             add("biases and others", "", self.others)
         operations = self.operations
         used = "" if operations is None else f"{operations:,}"
+        if used and any(k.operations is None for k in self.kernels):
+            used = f"≥ {used}"
         add("whole model", "", self.total, used)
         lines = plain_lines(table, width)
         return "\n".join([*lines, *self._notes(width)]).strip("\n")
