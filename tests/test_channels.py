@@ -425,6 +425,7 @@ def test_channels_that_something_else_keeps_alive_are_told():
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
+@pytest.mark.filterwarnings("ignore:What is removed now")  # after four steps
 def test_sets_of_channels_on_one_weight_are_warned_of_one_by_one():
     x = keras.Input((4,))
     a, b = layers.Dense(24)(x), layers.Dense(30)(x)
