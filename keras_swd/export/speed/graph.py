@@ -61,7 +61,7 @@ def is_normalization(layer: Any) -> bool:
 
     Over another axis than the last it stays an operator of its own.
     """
-    if not isinstance(layer, keras.layers.BatchNormalization):
+    if type(layer) is not keras.layers.BatchNormalization:
         return False
     rank = layer.input_spec.ndim
     return layer.axis % rank == rank - 1

@@ -145,6 +145,8 @@ def inspect_tflite(path: str | os.PathLike[str]) -> TFLiteContents:
         raise ValueError(f"{path} is damaged or cut short.")
     try:
         tensors, operators = stored_tensors(content), operator_counts(content)
+    except ImportError:
+        raise
     except Exception as error:  # of whatever kind, as the damage wants
         raise ValueError(f"{path} is damaged: {brief(error)}") from error
     return TFLiteContents(
