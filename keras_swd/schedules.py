@@ -77,6 +77,8 @@ class Constant(Schedule):
 class _Growth(Schedule):
     """From `start` to `end` between the progress `begin` and `finish`."""
 
+    _check_start = staticmethod(check_not_negative)
+
     def __init__(
         self,
         start: float,
@@ -85,7 +87,7 @@ class _Growth(Schedule):
         begin: float = 0.0,
         finish: float = 1.0,
     ):
-        self.start = check_not_negative("start", start)
+        self.start = self._check_start("start", start)
         self.end = check_positive("end", end)
         if self.start > self.end:
             raise ValueError(
@@ -173,16 +175,8 @@ class Exponential(_Growth):
         is ours.
     """
 
-    def __init__(
-        self,
-        start: float,
-        end: float,
-        *,
-        begin: float = 0.0,
-        finish: float = 1.0,
-    ):
-        check_positive("start", start)
-        super().__init__(start, end, begin=begin, finish=finish)
+    # By factors, nothing grows from 0.
+    _check_start = staticmethod(check_positive)
 
     def __call__(self, progress: float) -> float:
         """Returns the value at `progress`."""

@@ -228,17 +228,34 @@ def _activation(layer: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
+def _merged(graph: Graph, index: int) -> tuple[set[int], int, set[int]]:
+    """The steps that become part of a layer with a kernel.
+
+    Returns:
+        Set of the normalization, if there is one, the last step so far, and
+        set of a ReLU that follows that.
+    """
+    if _activation(graph.steps[index].layer) != "linear":
+        return set(), index, set()
+    norm = _next(graph, index, is_normalization)
+    last = max(norm, default=index)
+    return norm, last, _next(graph, last, _is_relu)
+
+
+def _relu_names(
+    skeleton: Skeleton, graph: Graph, index: int, relu: set[int]
+) -> list[str]:
+    """What a file calls a layer's ReLU, its own or one that follows."""
+    named = [*relu, *([index] if _fused(graph.steps[index].layer) else [])]
+    return [skeleton.name(graph.steps[i], "Relu") for i in named]
+
+
 def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     """Adds a layer; returns the steps that are computed with it."""
     step = graph.steps[index]
     layer: Any = step.layer
-    linear = _activation(layer) == "linear"
-    norm = _next(graph, index, is_normalization) if linear else set()
-    last = max(norm, default=index)
-    relu = _next(graph, last, _is_relu) if linear else set()
-    parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
-    if _fused(layer):
-        parts.append(skeleton.name(step, "Relu"))
+    norm, last, relu = _merged(graph, index)
+    parts = _relu_names(skeleton, graph, index, relu)
     operation = OPERATIONS[type(layer)]
     own = skeleton.name(step, operation)
     bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(0)
@@ -265,7 +282,7 @@ def _add_kernel(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
     )
     shape = _shape(graph, max(relu, default=last))
     _add_stored(skeleton, kernel, shape)
-    if not (linear or _fused(layer)):
+    if not (_activation(layer) == "linear" or _fused(layer)):
         function = _activation(layer)
         skeleton.operators.append(function)
         skeleton.tensors.append((skeleton.name(step, function), shape))
@@ -294,13 +311,8 @@ def _add_separable(skeleton: Skeleton, graph: Graph, index: int) -> set[int]:
         variable, "depthwise", ONE, bias, (depthwise, depthwise), UNNAMED
     )
     _add_stored(skeleton, kernel, shape)
-    linear = _activation(layer) == "linear"
-    norm = _next(graph, index, is_normalization) if linear else set()
-    last = max(norm, default=index)
-    relu = _next(graph, last, _is_relu) if linear else set()
-    parts = [skeleton.name(graph.steps[i], "Relu") for i in relu]
-    if _fused(layer):
-        parts.append(skeleton.name(step, "Relu"))
+    norm, last, relu = _merged(graph, index)
+    parts = _relu_names(skeleton, graph, index, relu)
     bias = (
         to_numpy(layer.bias)
         if layer.use_bias
