@@ -215,6 +215,7 @@ def test_every_form_of_the_graph_trains_alike():
 
 
 @pytest.mark.filterwarnings("ignore:A weight selected")
+@pytest.mark.filterwarnings("ignore:What is removed now")  # after ten steps
 @pytest.mark.parametrize(
     "sparsity", [pytest.param(0.5, marks=pytest.mark.slow), 0.9]
 )
