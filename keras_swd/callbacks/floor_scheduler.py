@@ -14,12 +14,7 @@ from keras_swd.optimizers import build_parts, inner_optimizer
 from keras_swd.regularizers.irrelevance import IrrelevanceDecay
 from keras_swd.selection import removed_count
 from keras_swd.units.kernels import Kernel, KernelWithPart, find_kernels
-from keras_swd.units.masking import (
-    HARMLESS,
-    apply_masks,
-    check_finite,
-    share_of_norm,
-)
+from keras_swd.units.masking import HARMLESS, check_finite, share_of_norm
 
 
 class FloorScheduler(keras.callbacks.Callback):
@@ -195,14 +190,9 @@ class FloorScheduler(keras.callbacks.Callback):
         model = self.model
         self._part.release()
         # Averaged weights, e.g., are put in place when the run ends.
-        zeros, self._zeros = self._zeros, []
-        replaced = False
-        if zeros:
-            masks = [~each for each in zeros]
-            averaged = inner_optimizer(model.optimizer).use_ema
-            came_back = share_of_norm(self._kernels, masks)
-            replaced = came_back > HARMLESS and not averaged
-            apply_masks(self._kernels, masks)
+        replaced = self._are_replaced()
+        self._keep_zeros()
+        self._zeros = []
         if not self._values:
             return
         if replaced and self._remembered is not None:
@@ -276,6 +266,16 @@ class FloorScheduler(keras.callbacks.Callback):
                 stacklevel=2,
             )
         return True
+
+    def _are_replaced(self) -> bool:
+        """Whether the weights are those of before a removal.
+
+        Averages keep some of what was removed; they are no others.
+        """
+        if not self._zeros or inner_optimizer(self.model.optimizer).use_ema:
+            return False
+        masks = [~zeros for zeros in self._zeros]
+        return share_of_norm(self._kernels, masks) > HARMLESS
 
     def _keep_zeros(self) -> None:
         """Sets what was removed in this run to zero again."""

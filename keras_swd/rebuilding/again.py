@@ -75,7 +75,8 @@ def copy_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
         copy: The same, built again.
 
     Raises:
-        ValueError: If Keras shows a vocabulary, but does not take it.
+        ValueError: If a weight of the copy has another shape, or Keras shows a
+            vocabulary, but does not take it.
     """
     for mine, other in zip(layer.weights, copy.weights, strict=False):
         if tuple(mine.shape) != tuple(other.shape):
