@@ -1092,6 +1092,7 @@ def test_a_train_step_that_leaves_a_layer_out():
 
 @jax_only
 @short_run
+@pytest.mark.filterwarnings("ignore:What is removed now")  # after nine steps
 def test_a_regularizer_that_no_layer_holds_is_refused():
     class Own(layers.Layer):
         def build(self, shape):
