@@ -78,6 +78,19 @@ def strong_ramp(build_model, fit, sparsity):
     return fit(model, [pruning])
 
 
+def from_nothing(build_model, fit, sparsity):
+    """The strong ramp as it is recommended: it begins with nothing."""
+    swd = keras_swd.SelectiveWeightDecay(WEIGHT_DECAY)
+    model = keras_swd.with_regularizer(build_model(), swd)
+    pruning = keras_swd.PruningScheduler(
+        sparsity,
+        schedule=keras_swd.Constant(0.5 / (RATE * WEIGHT_DECAY)),
+        allocation=keras_swd.GlobalRanking(),
+        ramp=keras_swd.Polynomial(0.0, 1.0, begin=0.2, finish=0.7),
+    )
+    return fit(model, [pruning])
+
+
 def tfmot_polynomial(build_model, fit, sparsity):
     """What the TensorFlow Model Optimization toolkit has for this."""
     import tensorflow_model_optimization as tfmot
@@ -103,6 +116,7 @@ METHODS = {
     "SWD, ramp": ramp,
     "SWD, later ramp": functools.partial(ramp, begin=0.2, finish=0.7),
     "SWD, strong ramp": strong_ramp,
+    "SWD, from nothing": from_nothing,
     "one-shot, tuned": keras_swd.MagnitudePruning(
         WEIGHT_DECAY, end=TUNED_AT, removals=1
     ),
