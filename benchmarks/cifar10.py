@@ -221,7 +221,8 @@ def table():
         return f"{np.mean(runs):.2f}{spread}" if runs else ""
 
     head = ["method", *(f"{100 * s:g} %" for s in SPARSITIES)]
-    pruning = [method for method in METHODS if method != "dense"]
+    trained = {method for method, sparsity in found if sparsity}
+    pruning = [method for method in METHODS if method in trained]
     rows = [[m, *(told((m, s)) for s in SPARSITIES)] for m in pruning]
     whole = told(("dense", 0.0))
     return f"{markdown(head, rows)}\n\nWithout pruning: {whole}."

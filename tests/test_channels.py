@@ -15,6 +15,8 @@ from keras_swd import (
     Constant,
     CoupledChannels,
     GlobalRanking,
+    GReg1,
+    GReg2,
     Operations,
     Parameters,
     PruningScheduler,
@@ -460,6 +462,33 @@ def test_channels_that_must_all_stay_are_told():
     model = with_regularizer(model, coupled(kernels=True))
     with pytest.raises(ValueError, match=r"have to stay.*find_coupling"):
         remove(model, 0.5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        SelectiveWeightDecay,
+        functools.partial(GReg1, interval=1),
+        functools.partial(GReg2, interval=1),
+    ],
+    ids=["SelectiveWeightDecay", "GReg1", "GReg2"],
+)
+def test_a_target_out_of_reach_is_refused_before_the_first_step(method):
+    """Also by methods that select later in the run."""
+    swd = method(granularity=CoupledChannels(kernels=True))
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(8), layers.Dense(8), layers.Dense(2)]
+    )
+    model = with_regularizer(model, swd)
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x, y = np.ones((32, 8)), np.ones((32, 2))
+    with pytest.raises(
+        ValueError, match=r"keeps one.*16 channels.*14 can.*may_empty=True"
+    ):
+        model.fit(
+            x, y, epochs=10, verbose=0, callbacks=[PruningScheduler(0.99)]
+        )
+    assert int(model.optimizer.iterations) == 0
 
 
 def test_weights_of_one_channel_with_different_targets_are_refused():

@@ -43,7 +43,7 @@ class Target:
         allocation: An `Allocation`, how sets share it.
 
     Raises:
-        ValueError: If a budget or limit cannot be met.
+        ValueError: If the target cannot be met.
     """
 
     def __init__(
@@ -63,18 +63,16 @@ class Target:
             self._search = SizeSearch(sparsity, model, kernels, self._counts)
             return
         self._goal = sparsity
-        if not isinstance(sparsity, Budget):
-            return
-        if channels.sets:
+        if isinstance(sparsity, Budget) and channels.sets:
             cost = sparsity.cost(model, channels.places)
             self.cost = lambda stays: cost(channels.left(stays))
             self._whole = self.cost(np.ones(self._channels, bool))
-        else:
+        elif isinstance(sparsity, Budget):
             alone = [k for k in kernels if k.regularizer.sparsity is None]
             self._entries = sparsity.entries(
                 model, [kernel.variable for kernel in alone]
             )
-        self.counts()
+        self.counts()  # some targets cannot be met
 
     def counts(self, share: float = 1.0) -> list[int]:
         """Returns how many units each set gives up now.
