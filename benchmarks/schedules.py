@@ -42,7 +42,13 @@ DEFAULT = {
     "seed": 0,
 }
 WEIGHT_DECAY = 1e-3  # the default; a cell names another one
-RATES = {"sgd": 0.3, "momentum": 0.1, "adam": 0.005, "adamw": 0.005}
+RATES = {
+    "sgd": 0.3,
+    "momentum": 0.1,
+    "adam": 0.005,
+    "adamw": 0.005,
+    "adamw 0.004": 0.005,
+}
 #: Network, epochs and batch for each data set.
 SETTINGS = {
     "mnist": (networks.lenet5, 10, 128),
@@ -149,6 +155,8 @@ def make_optimizer(name, rate):
     if name == "adamw":
         # The regularizer decays already.
         return keras.optimizers.AdamW(rate, weight_decay=0.0)
+    if name == "adamw 0.004":  # Keras' default: it decays twice
+        return keras.optimizers.AdamW(rate)
     momentum = 0.9 if name == "momentum" else 0.0
     return keras.optimizers.SGD(rate, momentum=momentum)
 

@@ -147,6 +147,9 @@ history = model.fit(
         keras.callbacks.CSVLogger(folder / "log.csv", append=True),
     ],
 )
+if not history.epoch:
+    # An earlier process was killed when only the removal was left.
+    keras_swd.remove(model, args.sparsity)
 
 model = keras_swd.strip(model)
 model.save(folder / "model.keras")
@@ -154,7 +157,7 @@ report = keras_swd.sparsity_report(model)
 found = model.evaluate(every_test, verbose=0, return_dict=True)
 result = vars(args) | {
     "devices": len(devices),
-    "accuracy_before_removal": history.history["val_accuracy"][-1],
+    "accuracy_before_removal": history.history.get("val_accuracy", [None])[-1],
     "accuracy": found["accuracy"],
     "top5": found["top5"],
     "sparsity_of_kernels": report.prunable.sparsity,

@@ -14,6 +14,7 @@ OPTIMIZERS = {
     "momentum": (keras.optimizers.SGD, 0.1, {"momentum": 0.9}),
     "adam": (keras.optimizers.Adam, 0.005, {}),
     "adamw": (keras.optimizers.AdamW, 0.005, {"weight_decay": 0.0}),
+    "adamw, twice decayed": (keras.optimizers.AdamW, 0.005, {}),
 }
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -69,18 +70,19 @@ def images(tmp_path_factory):
     return folder
 
 
-def start(images, folder):
+def start(images, folder, epochs=EPOCHS):
     command = [
         *(sys.executable, "-c", textwrap.dedent(ON_TWO_DEVICES)),
         ROOT / "examples" / "resnet50_imagenet.py",
         *("--data-dir", images),
         *("--dataset", "small_images"),
         *("--folder", folder),
-        *("--epochs", str(EPOCHS)),
+        *("--epochs", str(epochs)),
         *("--steps", "2"),
         *("--batch", "4"),
         *("--size", "32"),
         *("--smoothing", "0.1"),
+        "--mixed",
         *("--json", folder / "result.json"),
     ]
     with open(folder / "output", "a") as output:
@@ -100,33 +102,53 @@ def epochs(folder):
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def test_a_killed_run_goes_on_and_prunes_on_two_devices(images, tmp_path):
-    with start(images, tmp_path) as process:
-        try:
-            end = time.monotonic() + 600
-            while not epochs(tmp_path) and time.monotonic() < end:
-                assert process.poll() is None, (tmp_path / "output").read_text()
-                time.sleep(0.1)
-        finally:
-            process.kill()
-    assert epochs(tmp_path) in ([0], [0, 1])
-    assert not (tmp_path / "model.keras").exists()
-
-    with start(images, tmp_path) as process:
+def finish(images, folder, epochs=EPOCHS):
+    """What a run writes that is left to end."""
+    with start(images, folder, epochs) as process:
         try:
             code = process.wait(timeout=600)
         finally:
             process.kill()
-    assert code == 0, (tmp_path / "output").read_text()
+    assert code == 0, (folder / "output").read_text()
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_killed_run_goes_on_and_prunes_on_two_devices(images, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with start(images, folder) as process:
+        try:
+            end = time.monotonic() + 600
+            while not epochs(folder) and time.monotonic() < end:
+                assert process.poll() is None, (folder / "output").read_text()
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    done = epochs(folder)
+    assert done in ([0], [0, 1])
+    assert not (folder / "model.keras").exists()
+    killed_late = tmp_path / "killed_late"
+    shutil.copytree(folder, killed_late)
+
+    result = finish(images, folder)
     # No epoch was repeated, and none left out.
-    assert epochs(tmp_path) == list(range(EPOCHS))
-    result = json.loads((tmp_path / "result.json").read_text())
+    assert epochs(folder) == list(range(EPOCHS))
     assert result["devices"] == 2
     # After six steps the moving statistics normalize nothing yet: outputs may
     # overflow, so a first place need not be among the first five.
     assert 0.0 <= result["accuracy"] <= 1.0
     assert 0.0 <= result["top5"] <= 1.0
-    model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert_pruned(folder, result)
+
+    # As if it had been killed when its last epoch had ended.
+    result = finish(images, killed_late, epochs=len(done))
+    assert epochs(killed_late) == done
+    assert result["accuracy_before_removal"] is None
+    assert_pruned(killed_late, result)
+
+
+def assert_pruned(folder, result):
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
     kernels = [w for w in model.get_weights() if w.ndim > 1]
     size = sum(w.size for w in kernels)
     zeros = sum(int(np.count_nonzero(w == 0.0)) for w in kernels)
