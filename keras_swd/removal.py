@@ -25,7 +25,8 @@ def remove(
 
     `PruningScheduler` does this at the end of training. Exactly
     `round(sparsity * n)` of the `n` units that share the target go, ties
-    broken in a fixed order: score, kernel, index.
+    broken in a fixed order: score, kernel, index. `Uniform()` rounds for each
+    kernel instead.
 
     Args:
         model: A built `keras.Model` whose kernels carry a pruning regularizer.

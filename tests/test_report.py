@@ -248,6 +248,22 @@ def test_a_kernel_with_zeros_is_never_called_skipped():
     assert "Not pruned" not in report.table()
 
 
+def test_a_kernel_that_was_left_out_is_called_skipped_though_it_has_zeros():
+    swd = keras_swd.SelectiveWeightDecay()
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(2, kernel_regularizer=swd),
+            layers.Dense(2, kernel_initializer="zeros"),
+        ]
+    )
+    report = sparsity_report(model)
+    pruned, left_out = report.kernels
+    assert (pruned.skipped, left_out.zeros) == (None, 4)
+    assert left_out.skipped == "no pruning regularizer"
+    assert "no pruning regularizer" in report.table()
+
+
 def test_totals_of_the_prunable_part_leave_the_other_kernels_out():
     swd = keras_swd.SelectiveWeightDecay()
     model = keras.Sequential(

@@ -309,6 +309,53 @@ def test_selected_weights_shrink_and_the_others_stay():
 
 
 @given(
+    targets=st.lists(
+        st.tuples(
+            st.integers(1, 6),
+            st.integers(1, 6),
+            st.floats(0.0, 1.0, exclude_max=True),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    own=st.booleans(),
+    constant=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_each_kernel_loses_exactly_its_share(targets, own, constant, seed):
+    """Its own target, or that which `Uniform` gives to all."""
+    rng = np.random.default_rng(seed)
+    shared = None if own else targets[0][2]
+    inputs = [keras.Input((rows,)) for rows, _, _ in targets]
+    outputs = [
+        keras.layers.Dense(
+            n,
+            use_bias=False,
+            kernel_regularizer=SelectiveWeightDecay(
+                sparsity=target if own else None
+            ),
+        )(x)
+        for x, (_, n, target) in zip(inputs, targets, strict=True)
+    ]
+    model = keras.Model(inputs, outputs)
+    model.set_weights(
+        [
+            np.full((rows, n), 0.5)
+            if constant
+            else rng.uniform(0.1, 1.0, (rows, n))
+            for rows, n, _ in targets
+        ]
+    )
+    removed = remove(model, shared, Uniform())
+    zeros = [np.count_nonzero(w == 0.0) for w in model.get_weights()]
+    assert zeros == [
+        round((target if own else shared) * rows * n)
+        for rows, n, target in targets
+    ]
+    assert list(removed.values()) == zeros
+
+
+@given(
     shapes=st.lists(
         st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4
     ),

@@ -6,6 +6,7 @@ known exactly.
 """
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -341,6 +342,46 @@ def test_two_models_may_hold_the_same_layers_in_another_order():
     for layer, size in [(one, 0.5), (other, 1.0)]:
         layer.kernel.assign(size * keras.random.normal((6, 6)))
     assert_pruned_in_the_dark(models[1], *train(models[1], x, x))
+
+
+def sizes_held(thing, seen):
+    """How many numbers each array has that an object of ours keeps."""
+    if id(thing) in seen:
+        return []
+    seen.add(id(thing))
+    arrays = np.ndarray, keras.Variable
+    if isinstance(thing, arrays) or ops.is_tensor(thing):
+        return [math.prod(thing.shape)]
+    if isinstance(thing, dict):
+        inner = list(thing.values())
+    elif isinstance(thing, (list, tuple, set)):
+        inner = list(thing)
+    elif type(thing).__module__.startswith("keras_swd"):
+        inner = list(vars(thing).values())
+    else:
+        return []
+    return [size for each in inner for size in sizes_held(each, seen)]
+
+
+def test_nothing_as_large_as_a_kernel_is_kept_between_steps():
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen = {id(weight) for weight in model.weights}
+            view = model.layers[0].kernel.regularizer
+            sizes.append(max(sizes_held([pruning, view], seen)))
+
+    sizes, pruning = [], scheduler()
+    model = compiled(sequential(one_for_all()))
+    model.fit(
+        *lit(),
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[pruning, Watch()],
+    )
+    assert len(sizes) == TOTAL
+    # Two kernels have two thresholds, to which the strength may be added.
+    assert set(sizes) <= {2, 3}
 
 
 # Compilation and precision ---------------------------------------------------

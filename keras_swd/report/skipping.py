@@ -50,7 +50,7 @@ def reasons_to_stay(model: keras.layers.Layer) -> dict[int, str]:
 def reason_to_skip(
     variable: keras.Variable, staying: dict[int, str]
 ) -> str | None:
-    """Returns why a kernel without zeros is not pruned; None if it will be.
+    """Returns why a kernel is not pruned; None if it will be.
 
     Args:
         variable: A variable of a model.

@@ -288,9 +288,11 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     check_built(model, keras.layers.Layer)
     kernels, others = [], []
     uses, staying = _uses(model), reasons_to_stay(model)
-    for variable in model.weights:
+    regularizers = [pruning_regularizer(v) for v in model.weights]
+    # Where none carries any, zeros tell that a kernel was pruned.
+    told = any(regularizers)
+    for variable, regularizer in zip(model.weights, regularizers, strict=True):
         values = read(variable)
-        regularizer = pruning_regularizer(variable)
         size, zeros = values.size, values.size - np.count_nonzero(values)
         if regularizer is None and not is_kernel(variable):
             others.append(Totals(size, int(zeros)))
@@ -304,7 +306,9 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 prunable=regularizer is not None
                 and variable.trainable
                 and id(variable) not in staying,
-                skipped=None if zeros else reason_to_skip(variable, staying),
+                skipped=None
+                if zeros and (regularizer or not told)
+                else reason_to_skip(variable, staying),
                 magnitudes=count_magnitudes(values),
                 **uses.get(id(variable), {}),
             )
