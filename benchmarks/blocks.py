@@ -144,9 +144,7 @@ def main():
     parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
     if args.tables:
-        write_tables(
-            DOCUMENT, {"blocks": table(json.loads(RESULT.read_text()))}
-        )
+        write()
         return
     import ai_edge_litert
 
@@ -165,6 +163,12 @@ def main():
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n")
         partial.replace(path)
+
+
+def write():
+    """Writes the table of the document from what was kept."""
+    result = json.loads(RESULT.read_text())
+    write_tables(DOCUMENT, {"blocks": table(result)})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import keras
 import networks
 import numpy as np
 import tensorflow as tf
-from documents import markdown, write_tables
+from documents import add_json, markdown, write_tables
 
 import keras_swd
 
@@ -242,16 +242,17 @@ def main():
     parser.add_argument("--cells", default=CELLS, help="folder of the results")
     parser.add_argument("--models", help="folder to keep the networks in")
     parser.add_argument("--tables", action="store_true")
+    add_json(parser)
     args = parser.parse_args()
     if not args.tables:
         run(args)
     if args.cells == CELLS:
-        write()
+        write(args.json)
 
 
-def write():
+def write(path=None):
     """Writes the table of the document from the cells."""
-    write_tables(DOCUMENT, {"cifar10": table()})
+    write_tables(DOCUMENT, {"cifar10": table()}, path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 import numpy as np
-from documents import markdown, write_tables
+from documents import add_json, markdown, write_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "compare"
@@ -134,6 +134,7 @@ def main():
     parser.add_argument("--network", choices=GRIDS, help="only this one")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--tables", action="store_true")
+    add_json(parser)
     args = parser.parse_args()
     networks = [args.network] if args.network else list(GRIDS)
     for network in networks:
@@ -142,10 +143,10 @@ def main():
         if comparison := read(network):
             *_, lowest = GRIDS[network]
             comparison.plot(CELLS / f"{network}.png", lowest)
-    write()
+    write(args.json)
 
 
-def write():
+def write(path=None):
     """Writes the tables of the documents from what was kept."""
     bodies = {}
     for network in GRIDS:
@@ -153,7 +154,7 @@ def write():
             bodies[f"comparison {network}"] = table(network, comparison)
             bodies[f"adaptive {network}"] = before_removal(comparison)
     for document in DOCUMENTS:
-        write_tables(document, bodies)
+        write_tables(document, bodies, path)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,10 @@ from keras_swd.export import (
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
+MODES = ROOT / "benchmarks" / "export_lenet5.json"
 CELLS = pathlib.Path(__file__).parent / "cells" / "export"
 DOCUMENT = ROOT / "docs" / "export.md"
+README = ROOT / "README.md"
 EXAMPLE = ROOT / "examples" / "lenet5_mnist.py"
 #: Bits of an entry that is not zero.
 BITS = {None: 32, "float16": 16, "dynamic": 8, "int8": 8, "int16x8": 8}
@@ -352,7 +354,7 @@ def predictions(cells):
     return "\n".join(lines)
 
 
-def write(document=DOCUMENT):
+def write(document=DOCUMENT, path=None):
     paths = [path_of(*cell) for cell in plan()]
     cells = [json.loads(p.read_text()) for p in paths if p.exists()]
     bodies = {
@@ -362,7 +364,27 @@ def write(document=DOCUMENT):
         for cell in cells
     }
     bodies["predictions"] = predictions(cells)
-    documents.write_tables(document, bodies)
+    documents.write_tables(document, bodies, path)
+    bodies = {"modes": modes(json.loads(MODES.read_text()))}
+    documents.write_tables(README, bodies)
+
+
+def modes(result):
+    """What `examples/export_lenet5.py` wrote: accuracy and size of a file."""
+    rows = [
+        [
+            name,
+            f"{100 * file['accuracy']:.2f}",
+            f"{file['bytes']:,}",
+            f"{file['gzip_bytes']:,}",
+            "yes" if file["sparse"] else "no",
+        ]
+        for name, file in result.items()
+        if name != "keras"
+    ]
+    whole = f"In Keras: {100 * result['keras']['accuracy']:.2f}."
+    head = ["quantization", "accuracy", "bytes", "gzip", "zeros left out"]
+    return f"{documents.markdown(head, rows)}\n\n{whole}"
 
 
 def main():
@@ -382,12 +404,13 @@ def main():
         action="store_true",
         help="predict the sizes again before the tables are written",
     )
+    documents.add_json(parser)
     args = parser.parse_args()
     if args.predict:
         predict_again(args.data_dir, args.network)
     elif args.tables is None:
         make_missing(args.data_dir, args.network)
-    write(args.tables or DOCUMENT)
+    write(args.tables or DOCUMENT, args.json)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from documents import markdown, write_tables
+from documents import add_json, markdown, write_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "graphs"
@@ -217,7 +217,7 @@ def files_table(found):
     return markdown(["", *head], rows)
 
 
-def write():
+def write(json_path=None):
     """Writes the tables of the document from what was kept."""
     tables = {
         "cora": ("accuracy", accuracy_table),
@@ -234,7 +234,7 @@ def write():
         path = CELLS / f"{name}.json"
         if path.exists():
             bodies[mark] = table(json.loads(path.read_text()))
-    write_tables(DOCUMENT, bodies)
+    write_tables(DOCUMENT, bodies, json_path)
 
 
 def time_told(found):
@@ -253,13 +253,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["time", "files", "tables"])
     parser.add_argument("--data-dir", help="the folder of Cora's files")
+    add_json(parser)
     args = parser.parse_args()
     if args.what == "tables":
-        write()
+        write(args.json)
         return
     measure = {"time": measure_time, "files": measure_files}[args.what]
     found = measure(Cora(args.data_dir))
     (CELLS / f"{args.what}.json").write_text(json.dumps(found, indent=1))
+    write(args.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Size of files for TFLite Micro with pruned weights packed, over plain ones.
 
-python benchmarks/micro.py --tables docs/microcontrollers.md
+python benchmarks/micro.py
 
 The networks are not trained: sizes depend on how many weights are zero, not
-on which. The result is also written as JSON, to benchmarks/micro.json.
+on which. The table of docs/microcontrollers.md is written from
+benchmarks/micro.json; `--tables` measures nothing and only writes it.
 """
 
 import argparse
@@ -24,6 +25,9 @@ from documents import write_tables
 from keras_swd.export.micro import writing as micro
 from keras_swd.export.micro.interpreter import MicroFile
 
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "microcontrollers.md"
+RESULT = ROOT / "benchmarks" / "micro.json"
 NETWORKS = {
     "LeNet-300-100": networks.lenet_300_100,
     "LeNet-5": networks.lenet5,
@@ -102,13 +106,12 @@ def table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        default=pathlib.Path(__file__).with_suffix(".json"),
-    )
-    parser.add_argument("--tables", metavar="FILE", help="document to update")
+    parser.add_argument("--json", metavar="FILE", default=RESULT)
+    parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
+    if args.tables:
+        write()
+        return
     results = [
         row
         for name in NETWORKS
@@ -117,8 +120,13 @@ def main():
     ]
     pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
-    if args.tables:
-        write_tables(pathlib.Path(args.tables), {"sizes": table(results)})
+    write()
+
+
+def write():
+    """Writes the table of the document from what was kept."""
+    results = json.loads(RESULT.read_text())
+    write_tables(DOCUMENT, {"sizes": table(results)})
 
 
 if __name__ == "__main__":

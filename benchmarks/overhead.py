@@ -35,6 +35,7 @@ import keras_swd
 from keras_swd.selection import kth_smallest
 
 ROOT = pathlib.Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "overhead.json"
 #: Network, shape of an input, batch, steps of a turn, bar for SWD.
 NETWORKS = {
     "LeNet-300-100": (networks.lenet_300_100, (784,), 128, 400, 1.15),
@@ -225,8 +226,7 @@ def show(result):
 
 def write():
     """Writes the tables of README.md from what was measured."""
-    kept = (ROOT / "benchmarks" / "overhead.json").read_text()
-    result = json.loads(kept)
+    result = json.loads(RESULT.read_text())
     steps = [
         [
             r["network"],
@@ -286,7 +286,7 @@ def main():
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=2)
-        write()
+    write()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import keras
 import networks
 import tensorflow as tf
 from cifar10 import WEIGHT_DECAY
-from documents import markdown, write_tables
+from documents import add_json, markdown, write_tables
 
 import keras_swd
 
@@ -150,15 +150,16 @@ def main():
     )
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.95])
     parser.add_argument("--tables", action="store_true")
+    add_json(parser)
     args = parser.parse_args()
     if not args.tables:
         run(args)
-    write()
+    write(args.json)
 
 
-def write():
+def write(path=None):
     """Writes the table of the document from the cells."""
-    write_tables(DOCUMENT, {"ramps": table()})
+    write_tables(DOCUMENT, {"ramps": table()}, path)
 
 
 if __name__ == "__main__":

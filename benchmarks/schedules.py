@@ -252,10 +252,10 @@ def table(keys, cells):
     return "\n".join(lines)
 
 
-def write():
+def write(path=None):
     bodies = {name: table(*grid) for name, grid in plan().items()}
     for document in DOCUMENTS:
-        documents.write_tables(document, bodies)
+        documents.write_tables(document, bodies, path)
 
 
 def main():
@@ -263,10 +263,11 @@ def main():
     parser.add_argument("--data-dir", help="where tfds keeps its data sets")
     parser.add_argument("--part", default="0/1", help="which share, e.g. 0/2")
     parser.add_argument("--tables", action="store_true")
+    documents.add_json(parser)
     args = parser.parse_args()
     if not args.tables:
         train_missing(args.data_dir, *map(int, args.part.split("/")))
-    write()
+    write(args.json)
 
 
 if __name__ == "__main__":

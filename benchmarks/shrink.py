@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
-from documents import markdown, write_tables
+from documents import add_json, markdown, write_tables
 
 import keras_swd
 
@@ -242,6 +242,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--network", choices=NETWORKS, help="only this one")
+    add_json(parser)
     args = parser.parse_args()
     CELLS.mkdir(parents=True, exist_ok=True)
     names = [args.network] if args.network else list(NETWORKS)
@@ -255,13 +256,13 @@ def main():
             unfinished.write_text(json.dumps(cell, indent=1))
             os.replace(unfinished, path)
             print(json.dumps(cell), flush=True)
-    write()
+    write(args.json)
 
 
-def write():
+def write(path=None):
     """Writes the tables of the document from what was kept."""
     tables = {"speed": speed_table(), "resnet20": trained_table()}
-    write_tables(DOCUMENT, tables)
+    write_tables(DOCUMENT, tables, path)
 
 
 if __name__ == "__main__":

@@ -136,15 +136,16 @@ def table(cells):
     return "\n".join(lines)
 
 
-def write():
+def write(path=None):
     cells = [json.loads(p.read_text()) for p in sorted(CELLS.glob("*.json"))]
-    documents.write_tables(DOCUMENT, {"applications": table(cells)})
+    documents.write_tables(DOCUMENT, {"applications": table(cells)}, path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--only", metavar="NAME", choices=names())
+    documents.add_json(parser)
     args = parser.parse_args()
     # The tests kill channels in the same way.
     sys.path.append(str(ROOT / "tests"))
@@ -155,7 +156,7 @@ def main():
             path.write_text(json.dumps(measure(name), indent=1) + "\n")
             print(name, flush=True)
             keras.backend.clear_session()
-    write()
+    write(args.json)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ python benchmarks/spektral_layers.py
 Puts each convolutional layer of Spektral into a functional model, once as it is
 and once from keras_swd.graphs.layers, with a sparse and with a dense adjacency
 matrix. The model is called, saved and loaded, cloned, and trained for a step.
-Writes the table of docs/graphs.md, in some minutes. Arguments are chosen such
+Writes the table of docs/graphs.md from benchmarks/spektral_layers.json, in some
+minutes; `--tables` calls nothing and only writes it. Arguments are chosen such
 that a copy which has forgotten one is another layer.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -29,6 +31,7 @@ from keras_swd.graphs import layers
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "graphs.md"
+RESULT = ROOT / "benchmarks" / "spektral_layers.json"
 NODES, FEATURES, EDGE_FEATURES = 6, 4, 3
 CHANNELS = {"node_channels": 5, "edge_channels": 2}
 ARGUMENTS = {
@@ -174,7 +177,31 @@ def kernels(name):
     return len(found) - len(others), others
 
 
-def table():
+def measure():
+    """What each layer cannot do, as it is and adapted, and what is pruned."""
+    found = []
+    for name in ARGUMENTS:
+        forms = getattr(spektral.layers, name), getattr(layers, name)
+        cells = [
+            failures(form, name, sparse)
+            for form in forms
+            for sparse in (True, False)
+        ]
+        pruned, others = kernels(name)
+        found.append(
+            {"layer": name, "failures": cells}
+            | {"kernels": pruned, "not_reached": others}
+        )
+        print(json.dumps(found[-1]), flush=True)
+    versions = {
+        "Spektral": spektral.__version__,
+        "Keras": keras.__version__,
+        "TensorFlow": tf.__version__,
+    }
+    return {"layers": found, "versions": versions}
+
+
+def table(result):
     """The rows of the document, and under them the reasons by number."""
     lines = [
         "| layer | as it is, sparse | as it is, dense | adapted, sparse "
@@ -183,46 +210,45 @@ def table():
     ]
     reasons = {}
 
-    def cell(layer_class, name, sparse):
-        found = failures(layer_class, name, sparse)
+    def cell(found):
         for why in found.values():
             reasons.setdefault(why, len(reasons) + 1)
         parts = (f"{what} ({reasons[why]})" for what, why in found.items())
         return "no: " + ", ".join(parts) if found else "yes"
 
-    for name in ARGUMENTS:
-        cells = [
-            cell(layer_class, name, sparse)
-            for layer_class in (
-                getattr(spektral.layers, name),
-                getattr(layers, name),
-            )
-            for sparse in (True, False)
-        ]
-        pruned, others = kernels(name)
-        others = ", ".join(f"`{other}`" for other in others)
+    for row in result["layers"]:
+        cells = map(cell, row["failures"])
+        others = ", ".join(f"`{other}`" for other in row["not_reached"])
         lines.append(
-            f"| `{name}` | {' | '.join(cells)} | {pruned} | {others} |"
+            f"| `{row['layer']}` | {' | '.join(cells)} "
+            f"| {row['kernels']} | {others} |"
         )
-        print(lines[-1], flush=True)
     lines.append("")
     lines += [f"{number}. `{why}`" for why, number in reasons.items()]
-    lines += ["", f"Spektral {spektral.__version__}, Keras {keras.__version__}"]
-    lines[-1] += f", TensorFlow {tf.__version__}."
+    versions = (f"{name} {v}" for name, v in result["versions"].items())
+    lines += ["", f"{', '.join(versions)}."]
     return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--document", type=pathlib.Path, default=DOCUMENT, metavar="FILE"
-    )
+    parser.add_argument("--json", metavar="FILE", default=RESULT)
+    parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
-    with warnings.catch_warnings():
-        # Spektral's about dense matrices, Keras' about NumPy's `copy`.
-        warnings.simplefilter("ignore")
-        body = table()
-    write_tables(args.document, {"layers": body})
+    if not args.tables:
+        with warnings.catch_warnings():
+            # Spektral's about dense matrices, Keras' about NumPy's `copy`.
+            warnings.simplefilter("ignore")
+            result = measure()
+        text = json.dumps(result, indent=1) + "\n"
+        pathlib.Path(args.json).write_text(text)
+    write()
+
+
+def write():
+    """Writes the table of the document from what was kept."""
+    result = json.loads(RESULT.read_text())
+    write_tables(DOCUMENT, {"layers": table(result)})
 
 
 if __name__ == "__main__":
