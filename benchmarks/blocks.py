@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from documents import write_tables
+from documents import write_json, write_tables
 
 from keras_swd import Block, Unstructured
 from keras_swd.export import to_tflite
@@ -159,10 +159,7 @@ def main():
     }
     print(table(result))
     if args.json:
-        path = pathlib.Path(args.json)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(path)
+        write_json(args.json, result)
 
 
 def write():

@@ -28,13 +28,18 @@ def write_tables(document, bodies, path=None):
             head, rest = text.split(mark, 1)
             _, tail = rest.split("<!-- end -->", 1)
             text = f"{head}{mark}\n{body}\n\n<!-- end -->{tail}"
-    write(document, text)
+    write_whole(document, text)
     if path is not None:
         tables = {name: rows(body) or body for name, body in bodies.items()}
-        write(pathlib.Path(path), json.dumps(tables, indent=1) + "\n")
+        write_json(path, tables)
 
 
-def write(path, text):
+def write_json(path, content):
+    """Writes what was found as JSON, whole or not at all."""
+    write_whole(pathlib.Path(path), json.dumps(content, indent=1) + "\n")
+
+
+def write_whole(path, text):
     """Writes a file, whole or not at all."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(text)

@@ -281,9 +281,7 @@ def predict_again(data_dir, only):
 
 
 def write_cell(path, cell):
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(cell, indent=1) + "\n")
-    partial.replace(path)
+    documents.write_json(path, cell)
     print(path.name, flush=True)
 
 

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from documents import add_json, markdown, write_tables
+from documents import add_json, markdown, write_json, write_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "cells" / "graphs"
@@ -260,7 +260,7 @@ def main():
         return
     measure = {"time": measure_time, "files": measure_files}[args.what]
     found = measure(Cora(args.data_dir))
-    (CELLS / f"{args.what}.json").write_text(json.dumps(found, indent=1))
+    write_json(CELLS / f"{args.what}.json", found)
     write(args.json)
 
 

@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
-from documents import write_tables
+from documents import write_json, write_tables
 
 from keras_swd.export.micro import writing as micro
 from keras_swd.export.micro.interpreter import MicroFile
@@ -118,7 +118,7 @@ def main():
         for quantization in QUANTIZATIONS
         for row in measure(name, quantization)
     ]
-    pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
     print(table(results))
     write()
 

@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
-from documents import markdown, write_tables
+from documents import markdown, write_json, write_tables
 from rich.console import Console
 from rich.table import Table
 
@@ -284,8 +284,7 @@ def main():
     }
     show(result)
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(result, file, indent=2)
+        write_json(args.json, result)
     write()
 
 

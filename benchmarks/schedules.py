@@ -217,9 +217,7 @@ def train_missing(data_dir, part, parts):
         data = options["data"]
         loaded.setdefault(data, load(data, data_dir))
         result = run(options, *loaded[data])
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(path)
+        documents.write_json(path, result)
         print(path.name, result.get("after", "diverged"), flush=True)
 
 

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import networks
 import numpy as np
-from documents import add_json, markdown, write_tables
+from documents import add_json, markdown, write_json, write_tables
 
 import keras_swd
 
@@ -252,9 +252,7 @@ def main():
             if path.exists():
                 continue
             cell = measure(name, left)
-            unfinished = path.with_suffix(".part")
-            unfinished.write_text(json.dumps(cell, indent=1))
-            os.replace(unfinished, path)
+            write_json(path, cell)
             print(json.dumps(cell), flush=True)
     write(args.json)
 

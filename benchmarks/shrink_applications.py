@@ -153,7 +153,7 @@ def main():
     for name in [] if args.tables else [args.only] if args.only else names():
         path = CELLS / f"{name}.json"
         if args.only or not path.exists():
-            path.write_text(json.dumps(measure(name), indent=1) + "\n")
+            documents.write_json(path, measure(name))
             print(name, flush=True)
             keras.backend.clear_session()
     write(args.json)

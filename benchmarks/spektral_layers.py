@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import spektral
 import tensorflow as tf
-from documents import write_tables
+from documents import write_json, write_tables
 
 import keras_swd
 from keras_swd.graphs import layers
@@ -240,8 +240,7 @@ def main():
             # Spektral's about dense matrices, Keras' about NumPy's `copy`.
             warnings.simplefilter("ignore")
             result = measure()
-        text = json.dumps(result, indent=1) + "\n"
-        pathlib.Path(args.json).write_text(text)
+        write_json(args.json, result)
     write()
 
 

@@ -290,7 +290,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     uses, staying = _uses(model), reasons_to_stay(model)
     regularizers = [pruning_regularizer(v) for v in model.weights]
     # Where none carries any, zeros tell that a kernel was pruned.
-    told = any(regularizers)
+    none_carries = all(regularizer is None for regularizer in regularizers)
     for variable, regularizer in zip(model.weights, regularizers, strict=True):
         values = read(variable)
         size, zeros = values.size, values.size - np.count_nonzero(values)
@@ -307,7 +307,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 and variable.trainable
                 and id(variable) not in staying,
                 skipped=None
-                if zeros and (regularizer or not told)
+                if zeros and (none_carries or regularizer is not None)
                 else reason_to_skip(variable, staying),
                 magnitudes=count_magnitudes(values),
                 **uses.get(id(variable), {}),
