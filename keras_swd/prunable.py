@@ -70,23 +70,17 @@ class Prunable:
         """Returns how many units each set gives up now; see `Target`."""
         return self.target.counts(share)
 
-    def choose(
-        self, counts: Sequence[int], before: Sequence[Choice] = ()
-    ) -> list[Choice]:
+    def choose(self, counts: Sequence[int]) -> list[Choice]:
         """Returns the lowest units of each set.
 
         Args:
             counts: Integers, how many of each set.
-            before: What was chosen a step ago, with which it is found sooner.
-                Defaults to `()`.
 
         Returns:
             List of `Choice`, one per set.
         """
-        guesses: list[float | None] = [c.threshold for c in before]
-        guesses = guesses or [None] * len(self.sets)
-        sets = zip(self.sets, counts, guesses, strict=True)
-        return [units.choose(count, guess) for units, count, guess in sets]
+        sets = zip(self.sets, counts, strict=True)
+        return [units.choose(count) for units, count in sets]
 
     def masks(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         """Returns a mask for each weight, False for the chosen entries."""

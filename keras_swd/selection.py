@@ -16,8 +16,8 @@ SMALL = 1 << 20
 CHUNK = 30_000
 #: Values sampled to bracket the threshold of a large array.
 SAMPLE = 1 << 16
-#: How far a threshold is expected to go in one step, relative to its value.
-DRIFT = 0.01
+#: Half the width of a bracket, in standard deviations of a sample's rank.
+DEVIATIONS = 4.0
 
 
 def removed_count(size: int, sparsity: float) -> int:
@@ -34,21 +34,21 @@ def removed_count(size: int, sparsity: float) -> int:
 
 
 def kth_smallest(
-    values: np.ndarray, k: int, key: Callable = abs, guess: float | None = None
+    values: np.ndarray, k: int, key: Callable = abs
 ) -> np.floating:
     """Finds the `k`-th smallest of `key(values)`, counting from 1.
 
-    Exact. The array is not partitioned as a whole: a guess, or for a large
-    array a sample, brackets the answer, one pass in pieces that fit the cache
-    counts what lies below the bracket and gathers what lies in it, and only
-    that is partitioned. A bracket that misses leads to a plain partition.
+    Exact. A large array is not partitioned as a whole: a sample brackets the
+    answer, one pass in pieces that fit the cache counts what lies below the
+    bracket and gathers what lies in it, and only that is partitioned. A
+    bracket that misses leads to a plain partition. The answer of a step ago
+    would be none: late in a run, when selected weights shrink fast,
+    thresholds move far in a step.
 
     Args:
         values: Float array of shape `(n,)`.
         k: Integer in [1, n].
         key: Elementwise function that returns a new array. Defaults to `abs`.
-        guess: Float, about what the answer may be, such as the answer a step
-            ago. A wrong one costs time alone. Defaults to `None`.
 
     Returns:
         The value, of the dtype of `key(values)`.
@@ -62,9 +62,10 @@ def kth_smallest(
     >>> float(kth_smallest(np.array([3.0, -1.0, 2.0]), 2))
     2.0
     """
-    bracket = _bracket(values, k, key, guess)
-    if bracket is not None:
-        below, inside = _count_and_gather(values, *bracket, key)
+    if values.size > SMALL:
+        below, inside = _count_and_gather(
+            values, *_bracket(values, k, key), key
+        )
         if below < k <= below + inside.size:
             inside.partition(k - below - 1)
             return inside[k - below - 1]
@@ -73,17 +74,14 @@ def kth_smallest(
     return keys[k - 1]
 
 
-def _bracket(values, k, key, guess) -> tuple[float, float] | None:
+def _bracket(values, k, key) -> tuple[float, float]:
     """Values between which the `k`-th smallest key lies, almost surely."""
-    if guess is not None and guess > 0.0:
-        return guess * (1.0 - DRIFT), guess * (1.0 + DRIFT)
-    if values.size <= SMALL:
-        return None
-    sample = np.sort(key(values[:: values.size // SAMPLE]))
+    # An odd distance meets all columns of a kernel, whose width is often even.
+    sample = np.sort(key(values[:: (values.size // SAMPLE) | 1]))
     share = k / values.size
-    deviations = 5.0 * np.sqrt(sample.size * share * (1.0 - share)) + 1.0
-    first = int(share * sample.size - deviations)
-    last = int(share * sample.size + deviations)
+    deviation = np.sqrt(sample.size * share * (1.0 - share))
+    first = int(share * sample.size - DEVIATIONS * deviation - 1.0)
+    last = int(share * sample.size + DEVIATIONS * deviation + 1.0)
     return (
         sample[first] if first >= 0 else -np.inf,
         sample[last] if last < sample.size else np.inf,
@@ -101,16 +99,11 @@ def _count_and_gather(values, low, high, key) -> tuple[int, np.ndarray]:
     return below, np.concatenate(inside)
 
 
-def threshold_of_values(
-    values: np.ndarray,
-    count: int,
-    key: Callable,
-    guess: float | None = None,
-) -> float:
+def threshold_of_values(values: np.ndarray, count: int, key: Callable) -> float:
     """Threshold at or below which the `count` lowest `key(values)` lie."""
     if count == 0:
         return -1.0
-    return float(kth_smallest(values, count, key, guess))
+    return float(kth_smallest(values, count, key))
 
 
 def threshold_of_units(scores: np.ndarray, count: int) -> float:

@@ -47,15 +47,6 @@ def test_kth_smallest_is_that_of_a_sort(values, data):
     assert kth_smallest(values, k) == np.sort(np.abs(values))[k - 1]
 
 
-@given(values=arrays, data=st.data(), guess=st.floats(0.0, 1e6))
-def test_a_guess_changes_nothing(values, data, guess):
-    k = data.draw(st.integers(1, values.size))
-    expected = np.sort(np.abs(values))[k - 1]
-    near = float(expected) * data.draw(st.floats(0.98, 1.02))
-    for g in (guess, near, -1.0, float("inf"), float("nan")):
-        assert kth_smallest(values, k, guess=g) == expected
-
-
 @given(
     values=arrays,
     data=st.data(),

@@ -21,7 +21,7 @@ from keras_swd import (
     remove,
     sparsity_report,
 )
-from keras_swd.backend.fused import LARGE
+from keras_swd.backend.fused import LARGE, LARGE_SUM, PIECES
 from keras_swd.regularizers.selectors import ControlSlice, Threshold
 from keras_swd.selection import kth_smallest
 
@@ -99,10 +99,11 @@ def test_the_penalty_agrees_with_the_paper(
     assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-30)
 
 
+@pytest.mark.parametrize("shape", [(211, 307), (331, 307)], ids=str)
 @pytest.mark.parametrize("granularity", [None, Channel(-1)], ids=repr)
-def test_the_penalty_of_a_large_kernel(granularity):
+def test_the_penalty_of_a_large_kernel(granularity, shape):
     swd = SelectiveWeightDecay(0.01, granularity=granularity)
-    kernel = np.random.default_rng(0).normal(size=(211, 307)).astype("float32")
+    kernel = np.random.default_rng(0).normal(size=shape).astype("float32")
     threshold = 0.7 if granularity is None else 0.8
     value, gradient = value_and_gradient(swd, kernel, 10.0, threshold)
     scores = np.abs(kernel)
@@ -117,7 +118,11 @@ def test_the_penalty_of_a_large_kernel(granularity):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("size", [0, LARGE - 1, LARGE])
+@pytest.mark.parametrize(
+    "size",
+    # The last does not divide into pieces.
+    [0, LARGE - 1, LARGE, LARGE_SUM, LARGE_SUM + PIECES - 1],
+)
 def test_the_penalty_is_computed_in_float32(dtype, size):
     kernel = np.random.default_rng(0).normal(size=(1, size)).astype(dtype)
     swd = SelectiveWeightDecay()

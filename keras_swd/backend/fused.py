@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Hashable, Sequence
 
 import keras
@@ -9,6 +10,8 @@ from keras import ops
 
 #: Values from which on one pass saves more than it costs to begin one.
 LARGE = 10_000
+#: Values from which on a sum in pieces saves more than that, and the pieces.
+LARGE_SUM, PIECES = 100_000, 16
 
 
 @functools.lru_cache(maxsize=256)
@@ -35,11 +38,60 @@ def fused(
     bound = functools.partial(function, *settings)
     if keras.config.backend() != "tensorflow" or math.prod(shape) < LARGE:
         return bound
+    return _compiled(bound)
+
+
+@functools.lru_cache(maxsize=256)
+def fused_sum(
+    function: Callable,
+    shape: Sequence[int],
+    *settings: Hashable,
+    in_pieces: bool,
+) -> Callable:
+    """Returns the sum of the entries of `function(*settings, ...)`.
+
+    XLA for CPUs adds the entries of an array one by one, where TensorFlow adds
+    several at a time; but then the array must be written first. Pieces of a
+    large kernel are therefore added to each other, entry by entry, in the
+    pass that computes them, and TensorFlow adds up what that leaves.
+
+    Args:
+        function: Function of the settings, of a kernel's values and of other
+            tensors.
+        shape: Tuple, the shape of the kernel.
+        *settings: First arguments of `function`, none of them tensors.
+        in_pieces: Boolean, whether the function computes each entry from one
+            value, so that it can be called with pieces of the flat kernel.
+
+    Returns:
+        Function of the values and of the other tensors, a scalar tensor.
+    """
+    size = math.prod(shape)
+    in_pieces = in_pieces and size >= LARGE_SUM
+    if keras.config.backend() != "tensorflow" or not in_pieces:
+        terms = fused(function, shape, *settings)
+        return lambda *tensors: ops.sum(terms(*tensors))
+    length = size // PIECES
+    ends = range(length, size + 1, length)
+
+    def added(values, *tensors):
+        flat = ops.reshape(values, (-1,))
+        pieces = [flat[end - length : end] for end in ends]
+        terms = [function(*settings, piece, *tensors) for piece in pieces]
+        rest = function(*settings, flat[ends[-1] :], *tensors)
+        return functools.reduce(operator.add, terms), rest
+
+    compiled = _compiled(added)
+    return lambda *tensors: sum(map(ops.sum, compiled(*tensors)))
+
+
+def _compiled(function: Callable) -> Callable:
+    """A function that XLA compiles, of its own for each shape."""
     import tensorflow as tf
 
     # Its own wrapper: TensorFlow warns of one that sees many shapes.
     return tf.function(
-        lambda *tensors: bound(*tensors), jit_compile=True, autograph=False
+        lambda *tensors: function(*tensors), jit_compile=True, autograph=False
     )
 
 

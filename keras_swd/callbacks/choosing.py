@@ -87,7 +87,7 @@ class Renewed:
 
     def renew(self) -> None:
         """Chooses as many as `update` found, of the weights as they are now."""
-        self.choices = self.prunable.choose(self.counts, self.choices)
+        self.choices = self.prunable.choose(self.counts)
 
     def masks(self, share: float | None = None) -> list[np.ndarray]:
         """Returns a mask for each weight, as the weights are now.

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_swd.backend.fused import fused, half_square_sum
+from keras_swd.backend.fused import fused, fused_sum, half_square_sum
 
 
 def plain_decay(values, weight_decay):
@@ -40,6 +40,7 @@ def selective_decay(values, low, high, select, controls):
     )
     rule = (tuple(values.shape), select)
     weigh = fused(_weigh, *rule)
+    total = fused_sum(_weighted_squares, *rule, in_pieces=select.entrywise)
 
     @ops.custom_gradient
     def decay(values, low, high, controls):
@@ -53,10 +54,14 @@ def selective_decay(values, low, high, select, controls):
                 ops.zeros_like(controls),
             )
 
-        roots = ops.sqrt(low), ops.sqrt(high)
-        return half_square_sum(weigh(values, *roots, controls)), backward
+        return 0.5 * total(values, low, high, controls), backward
 
     return as_loss(decay(values, low, high, controls))
+
+
+def _weighted_squares(select, values, low, high, controls):
+    """The squares of the values, each times its rate."""
+    return values * _weigh(select, values, low, high, controls)
 
 
 def _weigh(select, values, low, high, controls):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from keras import ops
 
-from keras_swd.granularity import Granularity
+from keras_swd.granularity import Granularity, Unstructured
 
 
 class Selector:
@@ -14,6 +14,11 @@ class Selector:
     Subclasses implement `__call__(values, controls)` and are frozen data
     classes, so that what is compiled for one serves its equals.
     """
+
+    @property
+    def entrywise(self) -> bool:
+        """Whether each entry is selected by its own value, as any tensor's."""
+        return False
 
     def __call__(self, values, controls):
         """Returns a boolean tensor of the shape of `values`."""
@@ -34,6 +39,11 @@ class Threshold(Selector):
 
     granularity: Granularity
     criterion: Callable
+
+    @property
+    def entrywise(self) -> bool:
+        """Whether each entry is selected by its own value, as any tensor's."""
+        return isinstance(self.granularity, Unstructured)
 
     def __call__(self, values, controls):
         """Returns a boolean tensor of the shape of `values`."""

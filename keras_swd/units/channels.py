@@ -77,9 +77,8 @@ class ChannelSet:
             np.add.at(count, units[own], entries)
         return total / count
 
-    def choose(self, count: int, guess: float | None = None) -> Choice:
+    def choose(self, count: int) -> Choice:
         """Returns the `count` lowest units as a choice."""
-        del guess
         return Choice.of_lowest(self.unit_scores(), count)
 
 

@@ -137,23 +137,17 @@ class Kernel(Weight):
             )
         )
 
-    def threshold(self, count: int, guess: float | None = None) -> float:
-        """Returns the threshold that selects the `count` lowest units.
-
-        It is found sooner with a good guess, such as that of a step ago.
-        """
+    def threshold(self, count: int) -> float:
+        """Returns the threshold that selects the `count` lowest units."""
         if isinstance(self.regularizer.granularity, Unstructured):
             return threshold_of_values(
-                self.values().ravel(),
-                count,
-                self.regularizer.scores,
-                guess,
+                self.values().ravel(), count, self.regularizer.scores
             )
         return threshold_of_units(self.unit_scores(), count)
 
-    def choose(self, count: int, guess: float | None = None) -> Choice:
+    def choose(self, count: int) -> Choice:
         """Returns the `count` lowest units as a choice."""
-        return Choice(count, self.threshold(count, guess))
+        return Choice(count, self.threshold(count))
 
     def controls(
         self, choices: Sequence[Choice]
@@ -193,9 +187,8 @@ class MarkedKernel(Kernel):
         """The number of its controls."""
         return self.size
 
-    def choose(self, count: int, guess: float | None = None) -> Choice:
+    def choose(self, count: int) -> Choice:
         """Returns the `count` lowest units as a choice."""
-        del guess
         return Choice.of_lowest(self.unit_scores(), count)
 
     def controls(self, choices: Sequence[Choice]) -> np.ndarray:
@@ -230,9 +223,9 @@ class KernelWithPart(Kernel):
         """Returns the scores that the part gives."""
         return self.part.scores(self.place)
 
-    def threshold(self, count: int, guess: float | None = None) -> float:
+    def threshold(self, count: int) -> float:
         """Returns the part's own threshold, whatever the count."""
-        del count, guess
+        del count
         return self.part.threshold(self.place)
 
     def masked(self, mask: np.ndarray) -> np.ndarray:
