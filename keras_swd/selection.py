@@ -42,8 +42,8 @@ def kth_smallest(
     answer, one pass in pieces that fit the cache counts what lies below the
     bracket and gathers what lies in it, and only that is partitioned. A
     bracket that misses leads to a plain partition. The answer of a step ago
-    would be none: late in a run, when selected weights shrink fast,
-    thresholds move far in a step.
+    would not do as a bracket: late in a run, when selected weights shrink
+    fast, thresholds move far in a step.
 
     Args:
         values: Float array of shape `(n,)`.
