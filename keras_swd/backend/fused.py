@@ -10,8 +10,10 @@ from keras import ops
 
 #: Values from which on one pass saves more than it costs to begin one.
 LARGE = 10_000
-#: Values from which on a sum in pieces saves more than that, and the pieces.
-LARGE_SUM, PIECES = 100_000, 16
+#: Values from which on a sum in pieces saves more than it costs.
+LARGE_SUM = 100_000
+#: The pieces of such a sum.
+PIECES = 16
 
 
 @functools.lru_cache(maxsize=256)
@@ -72,13 +74,15 @@ def fused_sum(
         terms = fused(function, shape, *settings)
         return lambda *tensors: ops.sum(terms(*tensors))
     length = size // PIECES
-    ends = range(length, size + 1, length)
+    end = PIECES * length
 
     def added(values, *tensors):
         flat = ops.reshape(values, (-1,))
-        pieces = [flat[end - length : end] for end in ends]
-        terms = [function(*settings, piece, *tensors) for piece in pieces]
-        rest = function(*settings, flat[ends[-1] :], *tensors)
+        terms = [
+            function(*settings, flat[start : start + length], *tensors)
+            for start in range(0, end, length)
+        ]
+        rest = function(*settings, flat[end:], *tensors)
         return functools.reduce(operator.add, terms), rest
 
     compiled = _compiled(added)

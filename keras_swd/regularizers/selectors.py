@@ -17,7 +17,7 @@ class Selector:
 
     @property
     def entrywise(self) -> bool:
-        """Whether each entry is selected by its own value, as any tensor's."""
+        """Whether an entry's value alone decides, in pieces of a kernel too."""
         return False
 
     def __call__(self, values, controls):
@@ -42,7 +42,7 @@ class Threshold(Selector):
 
     @property
     def entrywise(self) -> bool:
-        """Whether each entry is selected by its own value, as any tensor's."""
+        """Whether an entry's value alone decides, in pieces of a kernel too."""
         return isinstance(self.granularity, Unstructured)
 
     def __call__(self, values, controls):
