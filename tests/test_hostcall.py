@@ -17,7 +17,9 @@ from keras_swd import (
     PruningScheduler,
     SelectiveWeightDecay,
 )
+from keras_swd.backend import hostcall
 from keras_swd.backend.host import given, read
+from keras_swd.prunable import Prunable
 
 pytestmark = pytest.mark.tensorflow
 #: This run is too short to drive selected weights to zero, and says so.
@@ -221,6 +223,26 @@ def test_steps_of_one_program_ask_at_each_step():
         start = start * (1.0 - RATE * DECAY * (1.0 + STRENGTH * selected))
     found = np.concatenate([w.ravel() for w in last.seen])
     np.testing.assert_allclose(found, start, rtol=1e-5)
+
+
+def test_threads_that_wait_go_first_when_a_step_asks(monkeypatch):
+    choose = Prunable.choose
+    seen, last = [], []
+
+    def chooses(self, counts):
+        seen.append("chooses")
+        return choose(self, counts)
+
+    monkeypatch.setattr(hostcall, "give_way", lambda: seen.append("gives way"))
+    monkeypatch.setattr(Prunable, "choose", chooses)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.clear(),
+        on_train_batch_end=lambda batch, logs: last.append(list(seen)),
+    )
+    model = network()
+    model.compile(keras.optimizers.SGD(RATE), "mse", jit_compile=False)
+    fit(model, watch, epochs=1)
+    assert last[1:] == [["gives way", "chooses"]] * (STEPS - 1)
 
 
 class Evaluate(keras.callbacks.Callback):

@@ -1,5 +1,8 @@
 """Numbers that a compiled step asks of the host while it runs."""
 
+import functools
+import os
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +11,9 @@ import keras
 import numpy as np
 
 from keras_swd.backend.host import given
+
+#: Lets threads that wait for this processor go first.
+give_way = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
 class HostCall:
@@ -94,6 +100,9 @@ class HostCall:
         method = None if self._method is None else self._method()
         if method is None:
             return self.idle
+        # A thread of the forward pass that was about to run here would
+        # otherwise wait for the whole answer, and the forward pass for it.
+        give_way()
         with given(self.variables, values):
             self._last = method()
         return self._last
