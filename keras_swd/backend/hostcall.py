@@ -100,8 +100,8 @@ class HostCall:
         method = None if self._method is None else self._method()
         if method is None:
             return self.idle
-        # A thread of the forward pass that was about to run here would
-        # otherwise wait for the whole answer, and the forward pass for it.
+        # A thread of the forward pass that is due on this processor would
+        # wait for the whole answer otherwise, and the forward pass for it.
         give_way()
         with given(self.variables, values):
             self._last = method()
