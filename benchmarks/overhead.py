@@ -8,13 +8,18 @@ nothing and only writes them.
 Each network trains in turns: plain, with `keras.regularizers.L2`, with SWD
 renewed at every step, and, under tf_keras, plain and with tfmot's
 `prune_low_magnitude`, its masks renewed at every hundredth step (its default)
-and at every step, which is slow: it has fewer steps and fewer rounds. Each
-round has an order of its own, since a turn is slower or faster after some than
-after others. A ratio compares two turns of one round; the table shows the
-median of all rounds.
+and at every step, which is slow: it has fewer steps and fewer turns. Each round
+builds its models anew, since of two that are built alike one is often a few
+hundredths slower than the other, in all of its turns. These have another order
+each time, since a turn is slower or faster after some than after others. A
+ratio compares two turns of one order; the table shows the median of all, and
+for SWD the lowest and highest median of a round. Seven rounds take about 40
+minutes on 2 cores, and 11 GB, since models that are gone leave memory behind,
+plain ones too.
 """
 
 import argparse
+import gc
 import json
 import os
 import pathlib
@@ -36,16 +41,22 @@ from keras_swd.selection import kth_smallest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "overhead.json"
-#: Network, shape of an input, batch, steps of a turn, bar for SWD.
+#: Network, shape of an input, batch, steps of a turn, target for SWD.
 NETWORKS = {
     "LeNet-300-100": (networks.lenet_300_100, (784,), 128, 400, 1.15),
     "LeNet-5": (networks.lenet5, (28, 28, 1), 128, 150, 1.10),
     "ResNet-20": (networks.resnet20, (32, 32, 3), 128, 8, 1.05),
     "MLP, 25 million": (networks.mlp_25m, (1024,), 512, 12, 1.15),
 }
+STEP_COLUMNS = (
+    "network", "batch", "plain, ms", "SWD", "rounds", "target", "L2", "tfmot",
+    "tfmot, 1",
+)  # fmt: skip
 SIZES = (270_000, 4_300_000, 25_500_000)
 SKIP = 3  # first steps of a turn, in which counts are found anew
-#: What takes minutes, a share of the steps, and how many rounds it has.
+TURNS = 3  # of each model of a round
+#: What takes minutes, a share of the steps, and how many rounds have a turn
+#: of it.
 SLOW, FEWER, FEW = "tfmot each step", 5, 2
 
 
@@ -131,22 +142,36 @@ def fit(model, clock, callbacks, data, steps):
     return clock.step()
 
 
+def measure_round(build, optimizer, data, steps, rng, slow):
+    """Seconds per step of each turn of models built for this round."""
+    turns = keras_turns(build, optimizer, data, steps)
+    turns |= tfmot_turns(build, optimizer, data, steps)
+    if not slow:
+        del turns[SLOW]
+    for turn in turns.values():
+        turn()
+    seen = []
+    for i in range(TURNS):
+        due = [name for name in turns if name != SLOW or i == 0]
+        order = rng.permutation(due).tolist()
+        seen.append({name: turns[name]() for name in order})
+    return seen
+
+
 def measure_steps(name, optimizer, rounds):
     import tensorflow as tf
 
-    build, shape, batch, steps, bar = NETWORKS[name]
+    build, shape, batch, steps, target = NETWORKS[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *shape)).astype("float32")
     data = tf.data.Dataset.from_tensors((x, rng.integers(0, 10, batch)))
     data = data.repeat()
-    turns = keras_turns(build, optimizer, data, steps)
-    turns |= tfmot_turns(build, optimizer, data, steps)
-    for turn in turns.values():
-        turn()
-    seen = []
+    seen, by_round = [], []
     for i in range(rounds):
-        due = [k for k in turns if k != SLOW or i < FEW]
-        seen.append({k: turns[k]() for k in rng.permutation(due).tolist()})
+        new = measure_round(build, optimizer, data, steps, rng, i < FEW)
+        by_round.append(statistics.median(s["SWD"] / s["plain"] for s in new))
+        seen += new
+        gc.collect()
 
     def ratio(one, other):
         return statistics.median(s[one] / s[other] for s in seen if one in s)
@@ -158,11 +183,11 @@ def measure_steps(name, optimizer, rounds):
         "parameters": build().count_params(),
         "plain_ms": 1e3 * statistics.median(s["plain"] for s in seen),
         "swd_over_plain": ratio("SWD", "plain"),
+        "swd_over_plain_by_round": by_round,
         "l2_over_plain": ratio("L2", "plain"),
-        "swd_over_l2": ratio("SWD", "L2"),
         "tfmot_over_tf_keras": ratio("tfmot", "tf_keras"),
         "tfmot_each_step_over_tf_keras": ratio(SLOW, "tf_keras"),
-        "bar": bar,
+        "target": target,
         "rounds": rounds,
     }
 
@@ -189,27 +214,28 @@ def measure_selection(size, rounds, share=0.9):
     }
 
 
+def step_row(r):
+    by_round = r["swd_over_plain_by_round"]
+    return [
+        r["network"],
+        str(r["batch"]),
+        f"{r['plain_ms']:.1f}",
+        f"{r['swd_over_plain']:.2f}",
+        f"{min(by_round):.2f} to {max(by_round):.2f}",
+        f"{r['target']:.2f}",
+        f"{r['l2_over_plain']:.2f}",
+        f"{r['tfmot_over_tf_keras']:.2f}",
+        f"{r['tfmot_each_step_over_tf_keras']:.2f}",
+    ]
+
+
 def show(result):
     console = Console()
     table = Table(title="Step time, median of ratios")
-    for column in (
-        "network", "batch", "plain ms", "SWD / plain", "bar",
-        "L2 / plain", "SWD / L2", "tfmot / tf_keras",
-        "tfmot each step",
-    ):  # fmt: skip
+    for column in STEP_COLUMNS:
         table.add_column(column, justify="right")
     for r in result["steps"]:
-        table.add_row(
-            r["network"],
-            str(r["batch"]),
-            f"{r['plain_ms']:.1f}",
-            f"{r['swd_over_plain']:.2f}",
-            f"{r['bar']:.2f}",
-            f"{r['l2_over_plain']:.2f}",
-            f"{r['swd_over_l2']:.2f}",
-            f"{r['tfmot_over_tf_keras']:.2f}",
-            f"{r['tfmot_each_step_over_tf_keras']:.2f}",
-        )
+        table.add_row(*step_row(r))
     console.print(table)
     table = Table(title="Selection of one threshold against np.partition")
     for column in ("elements", "selection ms", "np.partition ms", "ratio"):
@@ -227,23 +253,7 @@ def show(result):
 def write():
     """Writes the tables of README.md from what was measured."""
     result = json.loads(RESULT.read_text())
-    steps = [
-        [
-            r["network"],
-            str(r["batch"]),
-            f"{r['plain_ms']:.1f}",
-            *(
-                f"{r[key]:.2f}"
-                for key in (
-                    "swd_over_plain",
-                    "l2_over_plain",
-                    "tfmot_over_tf_keras",
-                    "tfmot_each_step_over_tf_keras",
-                )
-            ),
-        ]
-        for r in result["steps"]
-    ]
+    steps = [step_row(r) for r in result["steps"]]
     selection = [
         [
             f"{r['elements']:,}",
@@ -253,10 +263,9 @@ def write():
         ]
         for r in result["selection"]
     ]
-    names = ["network", "batch", "plain, ms", "SWD", "L2", "tfmot", "tfmot, 1"]
     sizes = ["weights", "ours, ms", "`np.partition`, ms", "ratio"]
     bodies = {
-        "overhead": markdown(names, steps),
+        "overhead": markdown(STEP_COLUMNS, steps),
         "selection": markdown(sizes, selection),
     }
     write_tables(ROOT / "README.md", bodies)
@@ -266,7 +275,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", metavar="FILE", help="write the result here")
     parser.add_argument("--tables", action="store_true")
     args = parser.parse_args()
@@ -280,7 +289,7 @@ def main():
             measure_steps(name, args.optimizer, args.rounds)
             for name in args.networks
         ],
-        "selection": [measure_selection(n, args.rounds) for n in SIZES],
+        "selection": [measure_selection(n, TURNS * args.rounds) for n in SIZES],
     }
     show(result)
     if args.json:
