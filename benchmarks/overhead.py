@@ -10,12 +10,11 @@ renewed at every step, and, under tf_keras, plain and with tfmot's
 `prune_low_magnitude`, its masks renewed at every hundredth step (its default)
 and at every step, which is slow: it has fewer steps and fewer turns. Each round
 builds its models anew, since of two that are built alike one is often a few
-hundredths slower than the other, in all of its turns. These have another order
-each time, since a turn is slower or faster after some than after others. A
-ratio compares two turns of one order; the table shows the median of all, and
-for SWD the lowest and highest median of a round. Seven rounds take about 40
-minutes on 2 cores, and 11 GB, since models that are gone leave memory behind,
-plain ones too.
+hundredths slower than the other. Turns have another order each time, since one
+is slower or faster after some than after others. A ratio compares two turns of
+one order; the table shows the median of all, and for SWD the lowest and highest
+median of a round. Seven rounds take about 40 minutes on 2 cores, and 11 GB,
+since models that are gone leave memory behind, plain ones too.
 """
 
 import argparse
