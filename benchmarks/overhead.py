@@ -51,6 +51,7 @@ STEP_COLUMNS = (
     "network", "batch", "plain, ms", "SWD", "rounds", "target", "L2", "tfmot",
     "tfmot, 1",
 )  # fmt: skip
+SELECTION_COLUMNS = ("weights", "ours, ms", "np.partition, ms", "ratio")
 SIZES = (270_000, 4_300_000, 25_500_000)
 SKIP = 3  # first steps of a turn, in which counts are found anew
 TURNS = 3  # of each model of a round
@@ -228,6 +229,15 @@ def step_row(r):
     ]
 
 
+def selection_row(r):
+    return [
+        f"{r['elements']:,}",
+        f"{r['selection_ms']:.2f}",
+        f"{r['partition_ms']:.2f}",
+        f"{r['ratio']:.2f}",
+    ]
+
+
 def show(result):
     console = Console()
     table = Table(title="Step time, median of ratios")
@@ -237,15 +247,10 @@ def show(result):
         table.add_row(*step_row(r))
     console.print(table)
     table = Table(title="Selection of one threshold against np.partition")
-    for column in ("elements", "selection ms", "np.partition ms", "ratio"):
+    for column in SELECTION_COLUMNS:
         table.add_column(column, justify="right")
     for r in result["selection"]:
-        table.add_row(
-            f"{r['elements']:,}",
-            f"{r['selection_ms']:.2f}",
-            f"{r['partition_ms']:.2f}",
-            f"{r['ratio']:.2f}",
-        )
+        table.add_row(*selection_row(r))
     console.print(table)
 
 
@@ -253,19 +258,10 @@ def write():
     """Writes the tables of README.md from what was measured."""
     result = json.loads(RESULT.read_text())
     steps = [step_row(r) for r in result["steps"]]
-    selection = [
-        [
-            f"{r['elements']:,}",
-            f"{r['selection_ms']:.2f}",
-            f"{r['partition_ms']:.2f}",
-            f"{r['ratio']:.2f}",
-        ]
-        for r in result["selection"]
-    ]
-    sizes = ["weights", "ours, ms", "`np.partition`, ms", "ratio"]
+    selection = [selection_row(r) for r in result["selection"]]
     bodies = {
         "overhead": markdown(STEP_COLUMNS, steps),
-        "selection": markdown(sizes, selection),
+        "selection": markdown(SELECTION_COLUMNS, selection),
     }
     write_tables(ROOT / "README.md", bodies)
 
