@@ -177,6 +177,46 @@ def test_a_frozen_kernel_is_skipped_and_not_prunable():
     assert (kernel.prunable, kernel.skipped) == (False, "frozen")
 
 
+def one_small_and_one_large(**regularizers):
+    return keras.Sequential(
+        [
+            keras.Input((40,)),
+            layers.Dense(40, kernel_regularizer=regularizers["large"]),
+            layers.Dense(1, kernel_regularizer=regularizers["small"]),
+        ],
+        name="net",
+    )
+
+
+def test_a_kernel_that_a_common_target_leaves_whole_has_its_reason():
+    swd = keras_swd.SelectiveWeightDecay()
+    model = one_small_and_one_large(large=swd, small=swd)
+    assert [k.skipped for k in sparsity_report(model).kernels] == [None, None]
+    keras_swd.remove(model, 0.5, allocation=keras_swd.ErdosRenyi())
+    report = sparsity_report(model)
+    large, small = report.kernels
+    assert (large.zeros, large.skipped) == (820, None)
+    assert (small.zeros, small.prunable) == (0, True)
+    assert small.skipped == "all that was removed lies in other kernels"
+    assert f"Not pruned, {small.skipped}: {small.path}" in str(report)
+
+
+def test_a_kernel_with_its_own_target_is_not_said_to_share_one():
+    model = one_small_and_one_large(
+        large=keras_swd.SelectiveWeightDecay(),
+        small=keras_swd.SelectiveWeightDecay(sparsity=0.5),
+    )
+    set_kernel(model.layers[0], np.eye(40))
+    assert [k.skipped for k in sparsity_report(model).kernels] == [None, None]
+
+
+def test_a_kernel_that_was_always_zero_tells_of_no_removal():
+    swd = keras_swd.SelectiveWeightDecay()
+    model = one_small_and_one_large(large=swd, small=swd)
+    set_kernel(model.layers[1], np.zeros((40, 1)))
+    assert [k.skipped for k in sparsity_report(model).kernels] == [None, None]
+
+
 def coupled_reasons(model):
     return {
         kernel.path: (kernel.prunable, kernel.skipped)

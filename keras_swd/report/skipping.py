@@ -4,8 +4,15 @@ import keras
 from keras import ops
 
 from keras_swd.coupling.following import follow
-from keras_swd.regularizers.base import is_adaptation, pruning_regularizer
+from keras_swd.regularizers.base import (
+    PruningRegularizer,
+    is_adaptation,
+    pruning_regularizer,
+)
 from keras_swd.selection import removed_count
+
+#: Why a kernel has no zeros where others that share its target have.
+LEFT_WHOLE = "all that was removed lies in other kernels"
 
 
 def reasons_to_stay(model: keras.layers.Layer) -> dict[int, str]:
@@ -45,6 +52,11 @@ def reasons_to_stay(model: keras.layers.Layer) -> dict[int, str]:
         for key, reason in whole.items()
         if key in carriers
     }
+
+
+def shares_target(regularizer: PruningRegularizer) -> bool:
+    """Whether single kernels that carry it share a target with others."""
+    return regularizer.sparsity is None and not regularizer.granularity.coupled
 
 
 def reason_to_skip(

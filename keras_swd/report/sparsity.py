@@ -26,7 +26,12 @@ from keras_swd.record import (
 from keras_swd.regularizers.base import pruning_regularizer
 from keras_swd.report.magnitudes import count_magnitudes
 from keras_swd.report.picture import draw
-from keras_swd.report.skipping import reason_to_skip, reasons_to_stay
+from keras_swd.report.skipping import (
+    LEFT_WHOLE,
+    reason_to_skip,
+    reasons_to_stay,
+    shares_target,
+)
 from keras_swd.units.kernels import is_kernel
 
 FLOAT_BYTES = 4
@@ -286,7 +291,7 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     (4, 2, 0.75)
     """
     check_built(model, keras.layers.Layer)
-    kernels, others = [], []
+    kernels, others, sharing = [], [], []
     uses, staying = _uses(model), reasons_to_stay(model)
     regularizers = [pruning_regularizer(v) for v in model.weights]
     # Where none carries any, zeros tell that a kernel was pruned.
@@ -313,7 +318,28 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
                 **uses.get(id(variable), {}),
             )
         )
+        if regularizer is not None and shares_target(regularizer):
+            sharing.append(kernels[-1])
+    kernels = _with_those_left_whole(kernels, sharing)
     return SparsityReport(model.name, tuple(kernels), _sum(others))
+
+
+def _with_those_left_whole(
+    kernels: list[KernelSparsity], sharing: list[KernelSparsity]
+) -> list[KernelSparsity]:
+    """The kernels; those that lost nothing to a common target say so.
+
+    What is zero throughout may never have been anything else, and tells of no
+    removal.
+    """
+    if not any(0 < kernel.zeros < kernel.size for kernel in sharing):
+        return kernels
+    return [
+        dataclasses.replace(kernel, skipped=LEFT_WHOLE)
+        if kernel in sharing and not kernel.zeros and kernel.skipped is None
+        else kernel
+        for kernel in kernels
+    ]
 
 
 def _uses(model) -> dict[int, dict[str, int]]:
