@@ -76,17 +76,21 @@ def fused_sum(
     length = size // PIECES
     end = PIECES * length
 
-    def added(values, *tensors):
+    def add(values, *tensors):
         flat = ops.reshape(values, (-1,))
         terms = [
             function(*settings, flat[start : start + length], *tensors)
             for start in range(0, end, length)
         ]
-        rest = function(*settings, flat[end:], *tensors)
-        return functools.reduce(operator.add, terms), rest
+        added = functools.reduce(operator.add, terms)
+        if end == size:
+            return (added,)
+        return added, function(*settings, flat[end:], *tensors)
 
-    compiled = _compiled(added)
-    return lambda *tensors: sum(map(ops.sum, compiled(*tensors)))
+    compiled = _compiled(add)
+    return lambda *tensors: functools.reduce(
+        operator.add, map(ops.sum, compiled(*tensors))
+    )
 
 
 def _compiled(function: Callable) -> Callable:

@@ -309,13 +309,9 @@ class KernelView(keras.regularizers.Regularizer):
 
     def __call__(self, values):
         """Returns the penalty of the kernel at the present controls."""
-        strength, selection = self.controls.tensors()
-        return self.instance.penalty(
-            values,
-            strength,
-            self.use.select,
-            selection[self.use.start : self.use.end],
-        )
+        use = self.use
+        strength, controls = self.controls.tensors(use.start, use.end)
+        return self.instance.penalty(values, strength, use.select, controls)
 
     def get_config(self) -> dict:
         """Returns the instance's constructor arguments."""

@@ -36,16 +36,22 @@ class Controls:
             weakref.WeakKeyDictionary()
         )
 
-    def tensors(self):
-        """Returns the strength and the selection, for what is being built."""
+    def tensors(self, start: int, end: int):
+        """Returns the strength and a part of what selects, in what is built.
+
+        Args:
+            start: Integer, the place of the part's first number.
+            end: Integer, the place after its last.
+        """
         numbers = None if self.call is None else self.call.tensor()
         if numbers is None:
-            return tuple(
+            strength, selection = (
                 ops.convert_to_tensor(held.state)
                 for held in (self.strength, self.selection)
             )
-        own = numbers[self.start : self.start + 1 + self.size]
-        return own[0], own[1:]
+            return strength, selection[start:end]
+        first = self.start + 1
+        return numbers[self.start], numbers[first + start : first + end]
 
     def idle(self) -> np.ndarray:
         """Returns the strength and the selection with which nothing goes."""

@@ -54,7 +54,7 @@ def selective_decay(values, low, high, select, controls):
                 ops.zeros_like(controls),
             )
 
-        return 0.5 * total(values, low, high, controls), backward
+        return total(values, 0.5 * low, 0.5 * high, controls), backward
 
     return as_loss(decay(values, low, high, controls))
 
