@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 #: Values from which on one pass saves more than it costs to begin one.
-LARGE = 10_000
+LARGE = 50_000
 #: Values from which on a sum in pieces saves more than it costs.
 LARGE_SUM = 100_000
 #: The pieces of such a sum.
