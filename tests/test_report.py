@@ -177,12 +177,12 @@ def test_a_frozen_kernel_is_skipped_and_not_prunable():
     assert (kernel.prunable, kernel.skipped) == (False, "frozen")
 
 
-def one_small_and_one_large(**regularizers):
+def one_small_and_one_large(small, large):
     return keras.Sequential(
         [
             keras.Input((40,)),
-            layers.Dense(40, kernel_regularizer=regularizers["large"]),
-            layers.Dense(1, kernel_regularizer=regularizers["small"]),
+            layers.Dense(40, kernel_regularizer=large),
+            layers.Dense(1, kernel_regularizer=small),
         ],
         name="net",
     )
