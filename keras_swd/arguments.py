@@ -108,5 +108,5 @@ def is_number(value) -> bool:
     """Whether `value` is a real number; booleans and strings are not."""
     try:
         return not isinstance(value, (bool, str)) and math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False

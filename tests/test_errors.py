@@ -133,6 +133,18 @@ def test_a_scheduler_refuses_other_bad_arguments(arguments, message):
         PruningScheduler(0.5, **arguments)
 
 
+def test_what_is_nothing_is_not_taken_for_a_default():
+    with pytest.raises(ValueError, match=r"`granularity`.*granularity=0"):
+        SelectiveWeightDecay(granularity=0)
+    with pytest.raises(ValueError, match=r"`criterion`.*criterion=0"):
+        SelectiveWeightDecay(criterion=0)
+
+
+def test_a_number_beyond_all_floats_is_refused():
+    with pytest.raises(ValueError, match="`weight_decay`"):
+        SelectiveWeightDecay(weight_decay=10**400)
+
+
 def test_a_granularity_must_be_one_and_may_fix_the_sparsity():
     with pytest.raises(
         ValueError, match=r"`granularity`.*Channel.*granularity='channel'"

@@ -766,3 +766,40 @@ def test_quantizing_a_layer_under_pruning_says_what_to_do():
     plain = keras_swd.strip(model)
     plain.quantize("int8")
     assert plain.layers[0].quantization_mode == "int8"
+
+
+# The state of a model as Keras sees it ---------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:A weight selected when")
+def test_keras_finds_the_state_of_each_regularizer_by_its_name():
+    shared = SelectiveWeightDecay()
+    x, y = np.ones((16, 6), "float32"), np.ones((16, 3), "float32")
+
+    def trained():
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                layers.Dense(8, kernel_regularizer=shared, name="first layer"),
+                layers.Dense(
+                    3, kernel_regularizer=SelectiveWeightDecay(), name="last"
+                ),
+            ],
+            name="net",
+        )
+        # TensorFlow compiles no layer of such a name.
+        model.compile("sgd", loss="mse", run_eagerly=True)
+        model.fit(x, y, verbose=0, callbacks=[PruningScheduler(SPARSITY)])
+        return model
+
+    model, other = trained(), trained()
+    for each in (model, other):
+        state = each.get_state_tree("numpy_array")["non_trainable_variables"]
+        assert len(state) == len(each.non_trainable_variables)
+        # A `LayoutMap` finds kernels by their names.
+        assert not any("kernel" in name for name in state)
+    before = model.predict(x, verbose=0)
+    state = model.get_state_tree("numpy_array")
+    model.set_weights([np.zeros(w.shape) for w in model.weights])
+    model.set_state_tree(state)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)

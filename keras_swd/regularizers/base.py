@@ -1,6 +1,7 @@
 """The frame of all methods that prune by regularization."""
 
 import inspect
+import zlib
 from collections.abc import Hashable, Sequence
 
 import keras
@@ -73,8 +74,10 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
     ):
         keras.layers.Layer.__init__(self)
         self.sparsity = None if sparsity is None else check_sparsity(sparsity)
-        self.granularity = granularity or Unstructured()
-        self.criterion = criterion or Magnitude()
+        self.granularity = (
+            Unstructured() if granularity is None else granularity
+        )
+        self.criterion = Magnitude() if criterion is None else criterion
         # Compiled functions are found again by what they were made for.
         serves = callable(self.criterion) and not inspect.isclass(criterion)
         if not serves or not isinstance(self.criterion, Hashable):
@@ -232,7 +235,7 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
                 for view, use in zip(views, uses, strict=True)
             )
         ):
-            controls = Controls(size)
+            controls = Controls(size, self._free_name(kernels[0]))
             self.attached.append(controls)
             self.held.extend([controls.strength, controls.selection])
             for kernel, use in zip(kernels, uses, strict=True):
@@ -247,6 +250,18 @@ class PruningRegularizer(keras.regularizers.Regularizer, keras.layers.Layer):
         new = model not in controls.models
         controls.models.add(model)
         return controls, new
+
+    def _free_name(self, kernel: keras.Variable) -> str:
+        """A name for the controls of a kernel, and of others with it."""
+        # Not its path: a `LayoutMap` would take them for kernels.
+        stem = f"pruning_{zlib.crc32(kernel.path.encode()):08x}"
+        # Another model may have a kernel of the same path.
+        taken = {each.name for each in self.attached}
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        return name
 
     def _let_go(self) -> None:
         """Forgets what is held for models that are no more."""

@@ -20,12 +20,15 @@ class Controls:
 
     Args:
         size: Integer, how many numbers select.
+        name: String, what the names of its variables begin with. A model's
+            state, as Keras sees it, needs names that are its own.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, name: str):
         self.size = size
-        self.strength = Held(0.0, name="strength")
-        self.selection = Held(nothing(size), name="selection")
+        self.name = name
+        self.strength = Held(0.0, name=f"{name}_strength")
+        self.selection = Held(nothing(size), name=f"{name}_selection")
         #: The models whose compiled steps read these.
         self.models: weakref.WeakSet[keras.Model] = weakref.WeakSet()
         #: The `HostCall` of steps built now; where these start in its answer.
