@@ -155,6 +155,30 @@ def warned(regularizers, optimizer, target=0.5):
     return [str(w.message) for w in found if w.category is UserWarning]
 
 
+@pytest.mark.parametrize(("scale", "tells"), [(1e-3, False), (1.0, True)])
+def test_a_resumed_run_is_judged_by_what_selected_weights_still_hold(
+    scale, tells
+):
+    # A rate of 1e-5 moves nothing in what is left of the run.
+    optimizer = keras.optimizers.SGD(1e-5)
+    layer = keras.layers.Dense(8, kernel_regularizer=SelectiveWeightDecay())
+    model = keras.Sequential([keras.Input((8,)), layer])
+    model.compile(optimizer, loss="mse")
+    kernel = np.ones((8, 8), "float32")
+    kernel[:4] = 0.9 * scale
+    layer.set_weights([kernel, np.zeros(8)])
+    scheduler = PruningScheduler(0.5)
+    scheduler.set_model(model)
+    scheduler.set_params({"epochs": 40, "steps": 8})
+    scheduler.on_train_begin()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        scheduler.on_epoch_begin(37)
+        scheduler.on_train_batch_begin(0)
+    told = [str(w.message) for w in found if w.category is UserWarning]
+    assert any("of its value" in message for message in told) == tells
+
+
 def test_ranks_are_not_taken_for_weights():
     # Adam moves 0.3 in these steps, a rank of 1.5 it would not.
     swd = SelectiveWeightDecay(granularity=NM(2, 4))

@@ -75,19 +75,25 @@ class Foresight:
         message = forecast.instability(self._optimizer(), decay)
         self.warn("stability", message)
 
-    def of_shortfall(self, progress: float) -> None:
-        """Warns at `progress` if weights will not be near zero at the end."""
+    def of_shortfall(self, progress: float, resumed: bool = False) -> None:
+        """Warns at `progress` if weights will not be near zero at the end.
+
+        Args:
+            progress: Float, that of the coming step.
+            resumed: Boolean, whether an earlier part of the run has driven
+                weights down. Then they may be small enough already.
+        """
         decays = self.steering.growing_decays(self.remove_at)
         if not decays:
             return  # nothing is driven down, as in magnitude pruning
         choices = self.selection.choices
         if self.selection.whole_at > progress:
             choices = self.prunable.choose(self.prunable.counts())
-        magnitude = largest_masked(
-            self.prunable.weights, self.prunable.masks(choices)
-        )
+        masks = self.prunable.masks(choices)
+        magnitude = largest_masked(self.prunable.weights, masks)
         if not magnitude:
             return  # nothing is selected that is not zero already
+        held = share_of_norm(self.prunable.weights, masks)
         for decay in decays:
             left = forecast.share_left(
                 self._optimizer(),
@@ -99,9 +105,12 @@ class Foresight:
                 selected=self.selection.whole_at,
             )
             message = forecast.shortfall(left)
+            if left is None or message is None:
+                continue
+            if resumed and held * left**2 <= HARMLESS:
+                continue
             self.warn("forecast", message)
-            if left is not None and message is not None:
-                self._foreseen = max(self._foreseen, left)
+            self._foreseen = max(self._foreseen, left)
 
     def of_residual(self, masks: Sequence[np.ndarray]) -> None:
         """Warns if units that are about to become zero still matter."""
@@ -117,10 +126,11 @@ class Foresight:
                 "of the prunable weights, so the model changes with it; "
                 "evaluate it. Selected weights were not driven down, or came "
                 "back: gradients are clipped, a training step of your own "
-                "leaves out `sum(model.losses)`, the learning rate fell early, "
-                "or weights of another moment were put in place at the end, "
-                "as by `EarlyStopping(restore_best_weights=True)` or an "
-                "optimizer with `use_ema=True`.",
+                "leaves out `sum(model.losses)`, the learning rate fell early "
+                "or is low for so few steps, or weights of another moment were "
+                "put in place at the end, as by `EarlyStopping("
+                "restore_best_weights=True)` or an optimizer with "
+                "`use_ema=True`.",
             )
 
     def of_return(self, masks: Sequence[np.ndarray]) -> None:

@@ -85,6 +85,7 @@ class Run:
         self._removed: list[np.ndarray] = []
         self._removals_made = 0
         self._strength = 0.0
+        self._begun = False
         if new or self._steering.must_compile:
             _compile_anew(model)
 
@@ -125,6 +126,8 @@ class Run:
     def begin_step(self, progress: float) -> None:
         """Sets what the step at `progress` sees, and removes what is due."""
         first = not self._selection.counts
+        resumed = progress > 0.0 and not self._begun
+        self._begun = True
         if not self._removed:
             renewed = self._selection.update(progress)
             self._foresight.of_collapse(progress, renewed)
@@ -135,7 +138,7 @@ class Run:
             return
         self._steering.begin_step(progress)
         if first and self._selection.counts:
-            self._foresight.of_shortfall(progress)
+            self._foresight.of_shortfall(progress, resumed)
 
     def end_step(self) -> None:
         """Notes that the step is done, and keeps removed units at zero."""
