@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     target = check_target(path).resolve()
     with beside(target) as temporary:
         write_new(temporary, content)
-        os.replace(temporary, target)
+        put(temporary, target)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -53,6 +54,13 @@ def write_new(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def put(path: Path, target: Path) -> None:
+    """Puts a file in the place of another, and gives it the same mode."""
+    if target.exists():
+        shutil.copymode(target, path)
+    os.replace(path, target)
 
 
 @contextlib.contextmanager
@@ -66,8 +74,8 @@ def beside(target: Path) -> Iterator[Path]:
     """
     # Not `tempfile`: its files are readable by their owner alone, and a
     # renamed file keeps that.
-    name = f".{target.stem}.{secrets.token_hex(8)}{target.suffix}"
-    temporary = target.with_name(name)
+    # Not the other's name with something added, which may be too long.
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
         yield temporary
     finally:

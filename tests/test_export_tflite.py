@@ -839,3 +839,66 @@ def test_of_one_sample_no_other_number_is_claimed(tmp_path):
     x = np.ones((1, 4), "float32")
     report = to_tflite(model, tmp_path / "model.tflite", check_with=x)
     assert (report.batch_size, report.batch_resizes) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["my net", "größe"])
+@pytest.mark.parametrize("of_a_layer", [True, False])
+def test_names_that_tensorflow_refuses_are_refused_first(
+    name, of_a_layer, tmp_path
+):
+    inputs = keras.Input((8,), name="the input")
+    dense = layers.Dense(4, name=name if of_a_layer else "dense")
+    model = keras.Model(
+        inputs, dense(inputs), name=None if of_a_layer else name
+    )
+    with pytest.raises(ValueError, match=f"`model` must have.*{name!r}"):
+        to_tflite(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+    # Nor do layers that are built from now on bear that name.
+    other = layers.Dense(3, name="other")
+    other.build((None, 2))
+    assert other.kernel.path == "other/kernel"
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((32,), lambda: layers.Dense(48)),
+        ((8, 8, 4), lambda: layers.Conv2D(16, 3)),
+        ((5,), lambda: layers.Embedding(40, 16)),
+    ],
+    ids=["dense", "convolution", "embedding"],
+)
+def test_zeros_under_an_adaptation_are_not_asked_of_the_file(
+    shape, layer, tmp_path
+):
+    adapted = layer()
+    model = keras.Sequential(
+        [keras.Input(shape), adapted, layers.Flatten(), layers.Dense(3)]
+    )
+    remove_smallest(model, 0.9)
+    adapted.enable_lora(2)
+    noise = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        if weight.name.startswith("lora_"):
+            weight.assign(noise.normal(size=weight.shape) * 0.1)
+    # Zeros of what is not adapted still have to be there.
+    report = to_tflite(model, tmp_path / "model.tflite")
+    assert len(report.kernels) == 2
+    first, last = (kernel.zeros for kernel in report.kernels)
+    assert first == 0
+    assert last > 0
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.touch(mode=0o600)
+    to_tflite(mlp(), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_size > 0
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("n" * (255 - len(".tflite")) + ".tflite")
+    to_tflite(mlp(), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

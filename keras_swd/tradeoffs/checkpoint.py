@@ -13,7 +13,7 @@ import numpy as np
 from keras_swd.allocation import Allocation, check_allocation
 from keras_swd.arguments import check_repeatable, check_sparsities
 from keras_swd.export.sizes.kind import FileKind
-from keras_swd.files import beside
+from keras_swd.files import beside, put
 from keras_swd.prunable import Prunable
 from keras_swd.rebuilding.stripping import plain_copy
 from keras_swd.removal import removed_for_a_moment
@@ -256,7 +256,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         target = self.folder / point.file
         with beside(target) as temporary:
             self._plain.save(temporary)
-            os.replace(temporary, target)
+            put(temporary, target)
 
     def _free_name(self, stem: str) -> str:
         """The name of a file that no model of another run has."""

@@ -196,6 +196,7 @@ def _for_one_sample(model: Any, samples: Any) -> Any:
     which TFLite Micro does not do.
     """
     signature.check_model(model)
+    signature.check_names(model)
     structure = signature.input_structure(model, samples)
     several = signature.fixed_batch_size(model, structure) not in (None, 1)
     for spec in keras.tree.flatten(structure):

@@ -15,6 +15,9 @@ import numpy as np
 from keras_swd.export.tflite.records import brief
 from keras_swd.models import all_layers
 
+#: What TensorFlow takes as the name of a scope.
+SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]*")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInput:
@@ -76,6 +79,28 @@ def check_model(model: Any) -> None:
                 "Argument `model` must have finite weights. Received: NaN or "
                 f"infinity in `{weight_path(weight)}`. Did its training "
                 "diverge?"
+            )
+
+
+def check_names(model: Any) -> None:
+    """Refuses names that TensorFlow does not take where layers are called.
+
+    Args:
+        model: Keras or tf_keras model.
+
+    Raises:
+        ValueError: If the model or one of its layers has such a name.
+    """
+    # Keras would enter the scope before TensorFlow refuses it, and not leave.
+    for layer in all_layers(model):
+        # Inputs are not called.
+        is_input = type(layer).__name__ == "InputLayer"
+        if not is_input and not SCOPE.fullmatch(layer.name):
+            raise ValueError(
+                "Argument `model` must have layers whose names TensorFlow "
+                "takes: of letters without accents, digits, and `_`, `.`, `-` "
+                f"or `/`. Received: the name {layer.name!r}. Build the model "
+                "with other names, and copy its weights by `set_weights`."
             )
 
 

@@ -37,7 +37,7 @@ from keras_swd.export.tflite.samples import (
     gathered,
     whole_batches,
 )
-from keras_swd.files import beside, check_target, write_new
+from keras_swd.files import beside, check_target, put, write_new
 
 # Of representative data, as many samples are compared.
 COMPARED = 64
@@ -184,6 +184,7 @@ def request_for(
     check_tolerance(tolerance, quantization)
     _check_backend()
     signature.check_model(model)
+    signature.check_names(model)
     check_quantization(model, quantization, representative_data)
     reference, calibration = _references(model, check_with, representative_data)
     return Request(
@@ -295,7 +296,7 @@ def _write_checked(
             request.quantization,
             request.flex,
         )
-        os.replace(temporary, place)
+        put(temporary, place)
     return dataclasses.replace(check, path=str(target))
 
 

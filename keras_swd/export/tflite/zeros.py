@@ -11,7 +11,9 @@ import numpy as np
 from keras_swd.export.tflite import signature
 from keras_swd.export.tflite.flatbuffer import StoredTensor
 from keras_swd.export.tflite.records import ExportError, StoredKernel
+from keras_swd.models import all_layers
 from keras_swd.record import distinct
+from keras_swd.regularizers.base import is_adaptation
 from keras_swd.units.kernels import is_kernel
 
 #: How many parts Keras cuts the kernels of recurrent layers into.
@@ -31,12 +33,34 @@ def kernels_of(model: Any) -> dict[str, np.ndarray]:
     kernels = [
         weight
         for weight in model.weights
-        if is_kernel(weight) and "float" in str(weight.dtype)
+        if is_kernel(weight)
+        and not is_adaptation(weight)
+        and "float" in str(weight.dtype)
     ]
+    adapted = _adapted(model)
     paths = distinct(map(signature.weight_path, kernels))
     return {
-        path: signature.to_numpy(kernel) == 0
+        path: signature.to_numpy(adapted.get(id(kernel), kernel)) == 0
         for path, kernel in zip(paths, kernels, strict=True)
+    }
+
+
+def _adapted(model: Any) -> dict[int, Any]:
+    """What layers compute with instead of a kernel that LoRA adapts.
+
+    Args:
+        model: Keras or tf_keras model.
+
+    Returns:
+        Dictionary from the `id` of the kernel to a tensor, the kernel with
+        what was learned on top of it.
+    """
+    return {
+        id(getattr(layer, f"_{name}")): getattr(layer, name)
+        for layer in all_layers(model)
+        if getattr(layer, "lora_enabled", False)
+        for name in ("kernel", "embeddings")
+        if hasattr(layer, f"_{name}")
     }
 
 
