@@ -483,6 +483,7 @@ def test_what_a_run_returns_is_checked(tmp_path, numbers):
         ),
         ({"methods": {"a/b": None}}, "become names of files.*'a/b'"),
         ({"methods": {".a": None}}, "become names of files"),
+        ({"methods": {"a" * 201: None}}, "not take more than 200 bytes"),
         ({"sparsities": [0.0]}, "`sparsities` must hold.*None"),
         ({"sparsities": [90]}, "in \\[0, 1\\)"),
         ({"sparsities": []}, "`sparsities` must hold"),

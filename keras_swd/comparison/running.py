@@ -22,6 +22,8 @@ from keras_swd.comparison.result import Comparison
 
 #: What a method's name must not hold, for it becomes that of files.
 FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f]|^\.|^\s|\s$|^$')
+#: How many bytes it may take: most file systems allow 255 for all of a name.
+LONGEST = 200
 
 
 def compare(
@@ -161,6 +163,11 @@ def _check_methods(methods) -> dict[str, Method]:
                 "The names in argument `methods` become names of files and "
                 "must suit them: no slash, colon, quote or the like. "
                 f"Received: {name!r}."
+            )
+        if len(os.fsencode(name)) > LONGEST:
+            raise ValueError(
+                "The names in argument `methods` become names of files and "
+                f"must not take more than {LONGEST} bytes. Received: {name!r}."
             )
     return {name: as_function(name, m) for name, m in methods.items()}
 
