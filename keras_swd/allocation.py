@@ -160,7 +160,7 @@ class ErdosRenyi(Allocation):
         kept = int(sizes.sum()) - removed_count(int(sizes.sum()), sparsity)
         wanted = np.array(
             [
-                size * sum(shape) / math.prod(shape)
+                size * sum(shape or (1,)) / math.prod(shape)
                 for size, shape in zip(sizes, shapes, strict=True)
             ]
         )

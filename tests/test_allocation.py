@@ -106,6 +106,11 @@ def test_erdos_renyi_keeps_a_small_kernel_whole():
     assert got == [0, 5002]
 
 
+def test_erdos_renyi_keeps_a_single_weight_whole():
+    arrays = [np.ones((6, 8)), np.ones(())]
+    assert counts(ErdosRenyi(), arrays, 0.1) == [5, 0]
+
+
 def test_equal_scores_go_from_earlier_kernels_first():
     arrays = [np.ones(3), np.ones(3)]
     assert counts(GlobalRanking(), arrays, 0.5) == [3, 0]
