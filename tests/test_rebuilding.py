@@ -593,3 +593,11 @@ def test_a_model_quantized_to_float8_is_refused_by_name():
     model.quantize("float8")
     with pytest.raises(ValueError, match=r"d/kernel' of.*float8.*afterwards"):
         keras_swd.strip(model)
+
+
+def test_a_type_is_no_layer_to_leave_out():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="d")])
+    with pytest.raises(ValueError, match=r"exclude.*'float32'"):
+        keras_swd.with_regularizer(
+            model, SelectiveWeightDecay(), exclude=["float32"]
+        )

@@ -118,7 +118,11 @@ class _Placement:
         return self._place(part, trail)
 
     def _place(self, part: dict, trail: str) -> dict:
-        edited = {key: self._edit(value, trail) for key, value in part.items()}
+        edited = {
+            # A policy of types has a name too, but is no layer.
+            key: value if key == "dtype" else self._edit(value, trail)
+            for key, value in part.items()
+        }
         for argument in self._arguments:
             if _takes(edited, argument):
                 edited[argument] = self._config
