@@ -1406,3 +1406,54 @@ def test_validation_contains_the_penalty_after_an_earlier_evaluation():
         return history["val_loss"]
 
     assert validated(True) == pytest.approx(validated(False), rel=1e-5)
+
+
+# What ends early -------------------------------------------------------------
+
+
+class Interruption(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == STEPS // 2:
+            raise KeyboardInterrupt
+
+
+@short_run
+def test_what_was_interrupted_is_ended_by_hand():
+    swd = SelectiveWeightDecay(DECAY)
+    model = sequential(lambda: swd)
+    model.compile(keras.optimizers.SGD(RATE), loss="mse")
+    x, y = np.zeros((STEPS * BATCH, 6)), np.zeros((STEPS * BATCH, 3))
+    scheduler = PruningScheduler(SPARSITY, keras_swd.Constant(50.0))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            x,
+            y,
+            batch_size=BATCH,
+            verbose=0,
+            callbacks=[scheduler, Interruption()],
+        )
+
+    def penalty():
+        return model.evaluate(x, y, batch_size=BATCH, verbose=0)
+
+    def plain():
+        return float(sum(swd(w) for w in model.get_weights()))
+
+    # Keras does not tell callbacks of what it raises.
+    assert penalty() > 1.1 * plain()
+    with pytest.warns(UserWarning, match="The run ended at 62% of"):
+        scheduler.on_train_end()
+    assert penalty() == pytest.approx(plain(), rel=1e-5)
+    assert all(np.all(w) for w in model.get_weights())
+
+
+def test_no_epoch_at_all_is_no_error():
+    model = sequential(SelectiveWeightDecay)
+    model.compile("sgd", loss="mse")
+    x, y = np.zeros((4, 6)), np.zeros((4, 3))
+    before = model.get_weights()
+    callbacks = [PruningScheduler(SPARSITY)]
+    history = model.fit(x, y, epochs=0, verbose=0, callbacks=callbacks)
+    assert history.history == {}
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)

@@ -59,6 +59,10 @@ class PruningScheduler(keras.callbacks.Callback):
     it there, or use `ParetoCheckpoint`. Place this callback after those that
     restore weights: what they restore after it is not pruned.
 
+    Keras tells no callback of a `fit` that was interrupted, by Ctrl-C or an
+    error: selected weights are still decayed in what follows, until another
+    `fit` has a scheduler, or you call `on_train_end()`.
+
     In a loop of your own, call `set_model(model)`, `set_params({"epochs": ...,
     "steps": ...})`, `on_train_begin()`, `on_epoch_begin(epoch)`,
     `on_train_batch_begin(batch)`, `on_train_batch_end(batch)`,
@@ -362,6 +366,8 @@ class PruningScheduler(keras.callbacks.Callback):
         steps: Any = params.get("steps")
         epochs: Any = params.get("epochs")
         total = self.total_steps or (steps or 0) * (epochs or 0)
+        if epochs == 0:  # no step will run, and any numbers do
+            steps, total = steps or 1, total or 1
         if not total or not (steps or epochs):
             raise ValueError(
                 "The number of steps in an epoch is unknown, so progress "
