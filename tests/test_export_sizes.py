@@ -440,6 +440,10 @@ def test_by_default_a_pruned_model_is_planned_from_its_own_sparsity_on():
     model = remove_smallest(mlp(), 0.9)
     sparsities = sorted({file.sparsity for file in plan_sizes(model).files})
     assert sparsities == [pytest.approx(0.9), 0.95, 0.98]
+    # A target that was met all but for what rounding leaves is no other one.
+    model = remove_smallest(mlp(), 0.9499)
+    sparsities = sorted({file.sparsity for file in plan_sizes(model).files})
+    assert sparsities == [pytest.approx(0.9499, abs=5e-5), 0.98]
 
 
 def test_the_sparsity_that_a_model_has_is_planned_as_it_is():

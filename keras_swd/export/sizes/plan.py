@@ -221,7 +221,7 @@ def _check_sparsities(
     sparsities: Iterable[float] | None, present: float
 ) -> list[float]:
     if sparsities is None:
-        return [present, *(s for s in SPARSITIES if s > present)]
+        return [present, *(s for s in SPARSITIES if s > present + CLOSE)]
     try:
         wanted = [float(s) for s in sparsities]
     except (TypeError, ValueError):  # a number alone, or no number
