@@ -213,7 +213,7 @@ def inspect(model: str, json_path: str | None, plot_path: str | None) -> None:
     "samples",
     metavar="DATA.npz",
     help="Inputs as the model meets them in use, some hundred: one array, or "
-    "one for each input under its name. The file is compared on them, too.",
+    "one for each input under its name. The file is compared on some, too.",
 )
 @one_line_errors
 def export(
