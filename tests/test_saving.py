@@ -780,15 +780,14 @@ def test_keras_finds_the_state_of_each_regularizer_by_its_name():
         model = keras.Sequential(
             [
                 keras.Input((6,)),
-                layers.Dense(8, kernel_regularizer=shared, name="first layer"),
+                layers.Dense(8, kernel_regularizer=shared, name="first"),
                 layers.Dense(
                     3, kernel_regularizer=SelectiveWeightDecay(), name="last"
                 ),
             ],
             name="net",
         )
-        # TensorFlow compiles no layer of such a name.
-        model.compile("sgd", loss="mse", run_eagerly=True)
+        model.compile("sgd", loss="mse")
         model.fit(x, y, verbose=0, callbacks=[PruningScheduler(SPARSITY)])
         return model
 
@@ -799,7 +798,7 @@ def test_keras_finds_the_state_of_each_regularizer_by_its_name():
         # A `LayoutMap` finds kernels by their names.
         assert not any("kernel" in name for name in state)
     before = model.predict(x, verbose=0)
-    state = model.get_state_tree("numpy_array")
+    tree = model.get_state_tree("numpy_array")
     model.set_weights([np.zeros(w.shape) for w in model.weights])
-    model.set_state_tree(state)
+    model.set_state_tree(tree)
     np.testing.assert_array_equal(model.predict(x, verbose=0), before)

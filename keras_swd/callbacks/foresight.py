@@ -75,7 +75,7 @@ class Foresight:
         message = forecast.instability(self._optimizer(), decay)
         self.warn("stability", message)
 
-    def of_shortfall(self, progress: float, resumed: bool = False) -> None:
+    def of_shortfall(self, progress: float, resumed: bool) -> None:
         """Warns at `progress` if weights will not be near zero at the end.
 
         Args:
@@ -108,7 +108,7 @@ class Foresight:
             if left is None or message is None:
                 continue
             if resumed and held * left**2 <= HARMLESS:
-                continue
+                continue  # what is left may go unnoticed
             self.warn("forecast", message)
             self._foreseen = max(self._foreseen, left)
 
